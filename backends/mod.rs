@@ -1,0 +1,4 @@
+//! How models run: one folder a backend. `backends/README.md` says how to add one.
+
+#[cfg(feature = "reference")]
+mod reference;

@@ -1,0 +1,234 @@
+//! A loaded model and its contexts, as a backend provides them.
+
+use std::{
+    fmt,
+    num::NonZeroU32,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::{Batch, ContextError, DecodeError, ModelProfile, Position, SequenceId, Vocabulary};
+
+/// What a backend is asked to load.
+#[derive(Debug, Clone)]
+pub struct LoadRequest {
+    /// The file, or the first part of a split one. Already validated.
+    pub path: PathBuf,
+    /// What the file holds.
+    pub profile: ModelProfile,
+    /// How the weights reach memory.
+    pub mapping: Mapping,
+}
+
+/// How weights reach memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Mapping {
+    /// Map the file where the backend computes on the stored form; the page cache is shared between processes.
+    #[default]
+    Map,
+    /// Read the file into memory of our own.
+    Read,
+}
+
+/// Sizes of a loaded model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct ModelShape {
+    /// Number of tokens in the vocabulary: the length of a row of logits.
+    pub n_vocab: u32,
+    /// Context length that the model was trained for.
+    pub n_ctx_train: u32,
+    /// Width of the hidden state.
+    pub n_embd: u32,
+    /// Number of transformer blocks.
+    pub n_layer: u32,
+    /// Bytes of all weights.
+    pub weight_bytes: u64,
+    /// Number of weights.
+    pub parameters: u64,
+}
+
+/// Weights in memory. Freed when the last `Arc` of it, contexts included, is dropped.
+pub trait BackendModel: fmt::Debug + Send + Sync {
+    /// The model's sizes.
+    fn shape(&self) -> &ModelShape;
+
+    /// The vocabulary, if this backend can tokenise.
+    fn vocabulary(&self) -> Option<Arc<dyn Vocabulary>>;
+
+    /// Opens a context: a KV cache and the threads that compute on it.
+    ///
+    /// # Errors
+    ///
+    /// [`ContextError`], among others when the memory does not suffice.
+    fn context(self: Arc<Self>, options: &ContextOptions) -> Result<Box<dyn BackendContext>, ContextError>;
+}
+
+/// How to open a context. [`ContextOptions::default`] suits one conversation.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ContextOptions {
+    /// Tokens that the KV cache holds for each sequence; `None` takes the training length, at most 4096.
+    pub length: Option<NonZeroU32>,
+    /// Most tokens in one decode (default 2048).
+    pub batch: NonZeroU32,
+    /// Most tokens in one pass over the weights (default 512).
+    pub ubatch: NonZeroU32,
+    /// Number of independent sequences (default 1).
+    pub sequences: NonZeroU32,
+    /// Compute threads; `None` takes [`Hardware::default_threads`](crate::hardware::Hardware::default_threads).
+    pub threads: Option<NonZeroU32>,
+    /// Cancels decodes of this context, also while one is running.
+    pub cancel: CancelToken,
+}
+
+impl Default for ContextOptions {
+    fn default() -> Self {
+        const fn nonzero(value: u32) -> NonZeroU32 {
+            NonZeroU32::new(value).expect("a constant above zero")
+        }
+        Self {
+            length: None,
+            batch: nonzero(2048),
+            ubatch: nonzero(512),
+            sequences: nonzero(1),
+            threads: None,
+            cancel: CancelToken::default(),
+        }
+    }
+}
+
+impl ContextOptions {
+    /// Sets the tokens that the KV cache holds for each sequence.
+    pub fn with_length(mut self, length: NonZeroU32) -> Self {
+        self.length = Some(length);
+        self
+    }
+
+    /// Sets the most tokens in one decode.
+    pub fn with_batch(mut self, batch: NonZeroU32) -> Self {
+        self.batch = batch;
+        self
+    }
+
+    /// Sets the most tokens in one pass over the weights.
+    pub fn with_ubatch(mut self, ubatch: NonZeroU32) -> Self {
+        self.ubatch = ubatch;
+        self
+    }
+
+    /// Sets the number of independent sequences.
+    pub fn with_sequences(mut self, sequences: NonZeroU32) -> Self {
+        self.sequences = sequences;
+        self
+    }
+
+    /// Sets the number of compute threads.
+    pub fn with_threads(mut self, threads: NonZeroU32) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Sets the token that cancels decodes.
+    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
+        self.cancel = cancel;
+        self
+    }
+}
+
+/// What a context was opened with, after defaults and limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct ContextLimits {
+    /// Tokens that each sequence can hold.
+    pub context: u32,
+    /// Most tokens in one decode.
+    pub batch: u32,
+    /// Most tokens in one pass over the weights.
+    pub ubatch: u32,
+    /// Number of independent sequences.
+    pub sequences: u32,
+    /// Compute threads.
+    pub threads: u32,
+}
+
+/// A KV cache and the threads that compute on it.
+pub trait BackendContext: fmt::Debug + Send {
+    /// What the context can hold.
+    fn limits(&self) -> &ContextLimits;
+
+    /// Feeds a checked batch, and computes the logits that it asks for.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`]; afterwards the sequences hold what they held before, except after
+    /// [`DecodeError::Cancelled`], where passes that were finished stay.
+    fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError>;
+
+    /// The logits after token `index` of the last batch: one number a vocabulary entry.
+    /// `None` when the batch did not ask for them there.
+    fn logits(&self, index: usize) -> Option<&[f32]>;
+
+    /// Changes what the sequences hold.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::SequenceEdit`] when the model's memory cannot do it (a recurrent state cannot lose its middle).
+    fn edit(&mut self, edit: SequenceEdit) -> Result<(), DecodeError>;
+
+    /// The position after the last token of `sequence`: 0 when it is empty.
+    fn next_position(&self, sequence: SequenceId) -> Position;
+
+    /// The id of the backend whose code computes this context, asked of the running engine itself.
+    fn executed_by(&self) -> String;
+}
+
+/// A change of what sequences hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SequenceEdit {
+    /// Empties all sequences.
+    Clear,
+    /// Removes the tokens of `sequence` from position `from` to its end.
+    Truncate {
+        /// The sequence.
+        sequence: SequenceId,
+        /// The first position that goes.
+        from: Position,
+    },
+    /// Makes `to` hold what `from` holds, and nothing else.
+    Copy {
+        /// The sequence to read.
+        from: SequenceId,
+        /// The sequence to replace.
+        to: SequenceId,
+    },
+}
+
+/// Cancels work from anywhere: clone it, keep one half, hand over the other.
+#[derive(Debug, Clone, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    /// A token that is not cancelled.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks the work to stop. Safe to call from a signal handler's thread; takes effect inside a decode.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes the token usable again.
+    pub fn reset(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether [`cancel`](Self::cancel) was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,67 @@
+//! Text to tokens and back.
+
+use std::fmt;
+
+use super::{Token, VocabularyError};
+
+/// A model's vocabulary and the rules of its tokenizer.
+pub trait Vocabulary: fmt::Debug + Send + Sync {
+    /// Number of tokens.
+    fn n_tokens(&self) -> u32;
+
+    /// The tokens with a meaning of their own.
+    fn special(&self) -> &SpecialTokens;
+
+    /// Whether the model ends its answer with this token.
+    fn is_end_of_generation(&self, token: Token) -> bool;
+
+    /// Appends the tokens of `text` to `tokens`.
+    ///
+    /// # Errors
+    ///
+    /// [`VocabularyError`] when the model has no tokenizer or the text is too long.
+    fn tokenize(&self, text: &str, options: TokenizeOptions, tokens: &mut Vec<Token>) -> Result<(), VocabularyError>;
+
+    /// Appends the bytes of one token to `bytes`; a control token is written only with `special`.
+    ///
+    /// A token may be a part of a UTF-8 character.
+    ///
+    /// # Errors
+    ///
+    /// [`VocabularyError::Token`] when the vocabulary does not have it.
+    fn append_piece(&self, token: Token, special: bool, bytes: &mut Vec<u8>) -> Result<(), VocabularyError>;
+}
+
+/// The tokens with a meaning of their own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct SpecialTokens {
+    /// Beginning of sequence.
+    pub bos: Option<Token>,
+    /// End of sequence.
+    pub eos: Option<Token>,
+    /// End of turn.
+    pub eot: Option<Token>,
+    /// Padding.
+    pub pad: Option<Token>,
+    /// Line break.
+    pub newline: Option<Token>,
+    /// Whether the model wants `bos` before the text.
+    pub add_bos: bool,
+    /// Whether the model wants `eos` after the text.
+    pub add_eos: bool,
+}
+
+/// How to tokenise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenizeOptions {
+    /// Add BOS and EOS where the model wants them (default: yes).
+    pub add_special: bool,
+    /// Read the text of special tokens (`<|im_start|>`) as these tokens (default: yes).
+    pub parse_special: bool,
+}
+
+impl Default for TokenizeOptions {
+    fn default() -> Self {
+        Self { add_special: true, parse_special: true }
+    }
+}

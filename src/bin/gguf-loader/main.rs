@@ -1,0 +1,2 @@
+//! Loads GGUF models and runs them: the command line over the library.
+fn main() {}

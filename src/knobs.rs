@@ -1,0 +1,1 @@
+//! Every environment variable that the library reads, declared in one place.

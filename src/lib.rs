@@ -1,0 +1,14 @@
+//! Loads GGUF models and runs them with the fastest code that this machine can execute.
+#![deny(rustdoc::broken_intra_doc_links)]
+
+pub mod backend;
+pub mod gguf;
+pub mod hardware;
+pub mod knobs;
+pub mod select;
+
+#[path = "../backends/mod.rs"]
+mod backends;
+
+#[doc(hidden)]
+pub use inventory as __inventory;

@@ -1,0 +1,1 @@
+//! Which backend runs a model on this machine, and why.

@@ -1,0 +1,2 @@
+//! `cargo xtask`: set-up, demo and tests of gguf-loader.
+fn main() {}

@@ -6,8 +6,8 @@
 //! # Invariants, held by `tests/hardware.rs`
 //!
 //! * `requires` names everything that a compiler may emit under the row's flags, not only what the sources ask for:
-//!   `-msse4.2` allows POPCNT, `-march=armv8.2-a` allows LSE, RDM and CRC, `+sve` allows FCMA (gcc 15). Whoever changes a flag looks at what the
-//!   compiler then predefines (`gcc FLAGS -dM -E -x c /dev/null`).
+//!   `-msse4.2` allows POPCNT, `-march=armv8.2-a` allows LSE, RDM and CRC, `+sve` allows FCMA (gcc 15).
+//!   Whoever changes a flag looks at what the compiler then predefines (`gcc FLAGS -dM -E -x c /dev/null`).
 //! * Rows stand from slowest to fastest within an architecture, in every rate. The choice among the rows that a CPU
 //!   can run is thus the last of them, and a CPU with more features never gets a slower one.
 //! * The first row of an architecture is its floor: it requires the baseline only and needs no cargo feature.

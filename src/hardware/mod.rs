@@ -4,6 +4,7 @@
 //! other machines are tests.
 
 mod feature;
+mod sketch;
 
 pub use feature::{CpuFeature, CpuFeatures};
 

@@ -1,6 +1,6 @@
 //! Machines that are known by a few facts only.
 
-use super::{Architecture, Cpu, CpuFeatures, Hardware, Memory, Topology};
+use super::{Architecture, Core, CoreKind, Cpu, CpuFeatures, Hardware, Memory, Topology};
 
 impl Hardware {
     /// A machine of which no more is known than what it can execute, its cores (without SMT) and its bytes of memory,
@@ -15,10 +15,23 @@ impl Hardware {
                 model: 0,
                 stepping: 0,
                 microarchitecture: None,
+                hypervisor: false,
+                max_frequency_mhz: None,
+                sve_vector_bytes: None,
                 features,
             },
-            topology: Topology { physical_cores: cores, logical_cpus: cores },
-            memory: Memory { total: memory, available: memory },
+            topology: Topology {
+                physical_cores: cores,
+                logical_cpus: cores,
+                cores: (0..cores)
+                    .map(|cpu| Core { cpus: vec![cpu], kind: CoreKind::Performance, package: 0 })
+                    .collect(),
+                caches: Vec::new(),
+                numa_nodes: Vec::new(),
+                allowed_cpus: (0..cores).collect(),
+                cpu_quota: None,
+            },
+            memory: Memory { total: memory, available: memory, limit: None },
         }
     }
 }

@@ -115,7 +115,7 @@ pub enum GgufError {
         path: PathBuf,
         /// The key, with U+FFFD for what is not UTF-8.
         key: String,
-        /// Where the key, or the type of its value, stands.
+        /// Where the key or the offending part of its value stands.
         offset: u64,
         /// What is wrong.
         problem: KeyProblem,

@@ -1,6 +1,9 @@
 //! Damaged copies of good files: every truncation and every flipped byte gives a value or a typed error.
 
+use std::sync::LazyLock;
+
 use gguf_loader::gguf::{Gguf, TensorType, Value, Writer};
+use proptest::{collection::vec, prelude::*};
 
 /// One key of each type, two tensors.
 fn small() -> Vec<u8> {
@@ -81,5 +84,23 @@ fn exercise(gguf: &Gguf) {
     for (key, value) in gguf.metadata().iter() {
         assert!(gguf.metadata().get(key) == Some(value) || matches!(value, Value::F64(number) if number.is_nan()));
         assert!(!value.to_string().is_empty());
+    }
+}
+
+static MODEL: LazyLock<Vec<u8>> = LazyLock::new(|| super::bytes(&super::model()));
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn several_changed_bytes_are_read_or_refused(changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+        let mut damaged = MODEL.clone();
+        let header = Gguf::parse(&damaged).unwrap().tensors()[0].offset as usize;
+        for (index, byte) in changes {
+            damaged[index.index(header)] = byte;
+        }
+        if let Ok(gguf) = Gguf::parse(&damaged) {
+            exercise(&gguf);
+        }
     }
 }

@@ -49,7 +49,7 @@ fn block_counts_that_llama_cpp_asserts_are_refused() {
 
 #[test]
 fn heads_that_do_not_divide_are_refused() {
-    refuse_each!("llama.attention.head_count", [0_u32, 3, u32::MAX, vec![4_u32], vec![4_u32, 0]]);
+    refuse_each!("llama.attention.head_count", [0_u32, 6, u32::MAX, vec![4_u32], vec![4_u32, 0]]);
     refuse_each!("llama.attention.head_count_kv", [3_u32, 8, vec![2_u32, 3], vec![2_u32]]);
     let mut per_layer = model();
     per_layer.set("llama.attention.head_count", vec![4_u32, 4]).set("llama.attention.head_count_kv", vec![2_i32, 1]);

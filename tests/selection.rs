@@ -196,10 +196,10 @@ fn a_measurement_overrules_the_prediction_but_not_the_reasons() {
     }
     let selection = select(&registry, &hardware, &Request::new(&model).with_calibration(&calibration)).unwrap();
     assert_eq!(selection.backend().id(), "measured-fast");
-    assert_eq!(selection.prediction().basis, Basis::Calibration);
+    assert_eq!(selection.prediction().basis, Basis::Measurement);
     assert!(selection.explain().contains("predicted from measurements"), "{}", selection.explain());
     let bases: Vec<_> = selection.eligible().map(|(_, prediction)| prediction.basis).collect();
-    assert_eq!(bases, [Basis::Calibration, Basis::Table]);
+    assert_eq!(bases, [Basis::Measurement, Basis::Estimate]);
 }
 
 #[test]

@@ -61,19 +61,12 @@ pub fn choose(hardware: &Hardware, model: &ModelProfile, options: &ChooseOptions
     Ok(choose_from(Registry::global()?, hardware, model, options)?)
 }
 
-/// Why no backend was chosen.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ChooseError {
-    /// The program was put together wrongly.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// No backend may or can run the model.
-    #[error(transparent)]
-    Select(#[from] SelectError),
-}
-
-fn choose_from(
+/// [`choose`] among the backends of any registry.
+///
+/// # Errors
+///
+/// [`SelectError`].
+pub fn choose_from(
     registry: &Registry,
     hardware: &Hardware,
     model: &ModelProfile,
@@ -90,6 +83,18 @@ fn choose_from(
     let selection = select(registry, hardware, &request)?;
     log(&selection);
     Ok(selection)
+}
+
+/// Why no backend was chosen.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChooseError {
+    /// The program was put together wrongly.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// No backend may or can run the model.
+    #[error(transparent)]
+    Select(#[from] SelectError),
 }
 
 fn log(selection: &Selection) {

@@ -29,7 +29,7 @@ mod report;
 mod selection;
 
 pub use calibration::{CacheError, Calibrate, CalibrateError, Calibration, CalibrationCache, Fingerprint};
-pub use choose::{ChooseError, ChooseOptions, choose};
+pub use choose::{ChooseError, ChooseOptions, choose, choose_from};
 pub use features::KnownBackend;
 pub use policy::{Policy, PolicyError};
 pub use ranking::{Request, SelectError, select};

@@ -130,8 +130,8 @@ fn predict(
     let predicted = backend.score(device, hardware, request.model)?;
     let measured = request.calibration.and_then(|calibration| calibration.rates(backend.id(), device));
     let (score, basis) = match measured {
-        Some(rates) => (roofline(request.model, rates), Basis::Calibration),
-        None => (predicted, Basis::Table),
+        Some(rates) => (roofline(request.model, rates), Basis::Measurement),
+        None => (predicted, Basis::Estimate),
     };
     let tokens_per_second = score.tokens_per_second(request.workload);
     if !score.is_valid() || !tokens_per_second.is_finite() || tokens_per_second <= 0.0 {
@@ -152,8 +152,11 @@ fn order(one: &Candidate, other: &Candidate, policy: &Policy) -> Ordering {
         (None, Some(_)) => Ordering::Greater,
         (None, None) => Ordering::Equal,
     };
-    let device = |candidate: &Candidate| candidate.device.as_ref().map(|device| device.id.clone());
-    by_merit.then_with(|| one.id.cmp(other.id)).then_with(|| device(one).cmp(&device(other)))
+    by_merit.then_with(|| one.id.cmp(other.id)).then_with(|| device_id(one).cmp(&device_id(other)))
+}
+
+fn device_id(candidate: &Candidate) -> Option<&str> {
+    candidate.device.as_ref().map(|device| device.id.as_str())
 }
 
 /// Names who was permitted and why each cannot run; one reason that many share is written once.

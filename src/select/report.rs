@@ -10,8 +10,8 @@ impl Selection {
         let winner = self.backend().id();
         let speed = speed(self.prediction().tokens_per_second);
         let speed = match self.prediction().basis {
-            Basis::Table => format!("{speed} tokens/s predicted"),
-            Basis::Calibration => format!("{speed} tokens/s predicted from measurements"),
+            Basis::Estimate => format!("{speed} tokens/s predicted"),
+            Basis::Measurement => format!("{speed} tokens/s predicted from measurements"),
         };
         match self.policy() {
             Policy::Named(_) => format!("{winner}: asked for, {speed}"),

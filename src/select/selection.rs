@@ -20,8 +20,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// The selection of the first of the ordered `candidates`, with its backend.
-    /// `None` when it cannot run, and with it, by the order, none.
+    /// The selection of the first of the ordered `candidates`; gives them back when it, and so none, can run.
     pub(super) fn of_first(
         candidates: Vec<Candidate>,
         backend: impl FnOnce(&str) -> Option<&'static dyn Backend>,
@@ -146,10 +145,10 @@ pub struct Prediction {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Basis {
-    /// The backend's own table.
-    Table,
+    /// The backend's own knowledge of machines like this one.
+    Estimate,
     /// A [`Calibration`](super::Calibration) of this machine.
-    Calibration,
+    Measurement,
 }
 
 impl Serialize for Selection {

@@ -134,9 +134,11 @@ impl Backend for Fake {
     }
 }
 
-/// A machine of which no more is known than these features.
+/// A machine of which no more is known than four CPUs and these features.
 pub(crate) fn machine(features: impl IntoIterator<Item = CpuFeature>) -> Hardware {
-    let mut machine = Hardware::from_snapshot(&Snapshot::new(Architecture::X86_64, "linux"));
+    let mut snapshot = Snapshot::new(Architecture::X86_64, "linux");
+    snapshot.logical_cpus = Some(4);
+    let mut machine = Hardware::from_snapshot(&snapshot);
     machine.cpu.features = features.into_iter().collect();
     machine
 }

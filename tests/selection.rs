@@ -92,9 +92,23 @@ fn a_backend_that_the_policy_rules_out_is_not_touched() {
 }
 
 #[test]
-fn a_preference_goes_before_speed_and_skips_what_cannot_run() {
+fn a_preference_goes_before_speed() {
+    let selection = choose(&tiers(), &[CpuFeature::Avx2], "cpu-x64,cpu-haswell").unwrap();
+    assert_eq!(selection.explain(), "cpu-x64: first of `cpu-x64,cpu-haswell` that can run, 10.0 tokens/s predicted");
+    let order: Vec<_> = selection.eligible().map(|(candidate, _)| candidate.id).collect();
+    assert_eq!(order, ["cpu-x64", "cpu-haswell"]);
+}
+
+#[test]
+fn a_preference_skips_what_cannot_run_and_takes_nothing_else() {
     let selection = choose(&tiers(), &[CpuFeature::Avx2], "cpu-zen4,cpu-x64").unwrap();
-    assert_eq!(selection.explain(), "cpu-x64: first of `cpu-zen4,cpu-x64` that can run, 10.0 tokens/s predicted");
+    assert_eq!(selection.backend().id(), "cpu-x64");
+    let error = choose(&tiers(), &[], "cpu-zen4,cpu-haswell").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no backend that `cpu-zen4,cpu-haswell` permits can run the model here: \
+         the CPU lacks avx2 (cpu-haswell); the CPU lacks avx512f, avx512vnni (cpu-zen4)"
+    );
 }
 
 #[test]
@@ -209,12 +223,14 @@ fn a_fingerprint_tells_machines_apart() {
     stepping.cpu.stepping += 1;
     let mut cores = one.clone();
     cores.topology.physical_cores += 1;
+    let mut quota = one.clone();
+    quota.topology.cpu_quota = Some(1.0);
     let mut vendor = one.clone();
     vendor.cpu.vendor = "GenuineIntel".into();
     let mut memory = one.clone();
     memory.memory.available /= 2;
     let cache = CalibrationCache::new("folder");
-    for other in [machine([]), stepping, cores, vendor] {
+    for other in [machine([]), stepping, cores, quota, vendor] {
         assert_ne!(Fingerprint::of(&one), Fingerprint::of(&other));
         assert_ne!(cache.path(&Fingerprint::of(&one)), cache.path(&Fingerprint::of(&other)));
     }

@@ -16,7 +16,7 @@ use gguf_loader::{
         Unavailable, WeightGroup, roofline,
     },
     gguf::TensorType,
-    hardware::{Architecture, CpuFeatures, Hardware},
+    hardware::{Architecture, CpuFeature, CpuFeatures, Hardware, Snapshot},
     select::Registry,
 };
 
@@ -134,9 +134,13 @@ impl Backend for Fake {
     }
 }
 
-/// Two cores, 8 GiB and these features.
-pub(crate) fn machine(features: impl IntoIterator<Item = gguf_loader::hardware::CpuFeature>) -> Hardware {
-    Hardware::sketch(Architecture::X86_64, features.into_iter().collect(), 2, 8 << 30)
+/// A machine of which no more is known than four CPUs and these features.
+pub(crate) fn machine(features: impl IntoIterator<Item = CpuFeature>) -> Hardware {
+    let mut snapshot = Snapshot::new(Architecture::X86_64, "linux");
+    snapshot.logical_cpus = Some(4);
+    let mut machine = Hardware::from_snapshot(&snapshot);
+    machine.cpu.features = features.into_iter().collect();
+    machine
 }
 
 /// Rates with one speed for every kind of weight.

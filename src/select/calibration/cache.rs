@@ -16,7 +16,8 @@ use crate::{backend::Rates, hardware::Hardware};
 /// A calibration of forty backends takes about 10 kB.
 const LARGEST_FILE: u64 = 1 << 20;
 
-/// What a calibration is valid for: this kind of processor, these cores, this version of the library.
+/// What a calibration is valid for: this kind of processor, these cores and as many of them as the process may use
+/// (a container's quota changes the speed), this version of the library.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprint(String);
 
@@ -26,7 +27,7 @@ impl Fingerprint {
         let Hardware { cpu, topology, .. } = hardware;
         let features: Vec<_> = cpu.features.iter().map(|feature| feature.name()).collect();
         Self(format!(
-            "gguf-loader {}, {:?}, {}, family {}, model {}, stepping {}, {} cores, {} threads, {}",
+            "gguf-loader {}, {:?}, {}, family {}, model {}, stepping {}, {} cores, {} CPUs, {} to use, {}",
             env!("CARGO_PKG_VERSION"),
             cpu.architecture,
             cpu.vendor,
@@ -35,6 +36,7 @@ impl Fingerprint {
             cpu.stepping,
             topology.physical_cores,
             topology.logical_cpus,
+            hardware.default_threads(),
             features.join(" ")
         ))
     }

@@ -16,5 +16,9 @@ pub mod tokenizer;
 #[path = "../backends/mod.rs"]
 mod backends;
 
+pub use context::Context;
+pub use model::{LoadError, LoadOptions, Model};
+pub use tokenizer::Tokenizer;
+
 #[doc(hidden)]
 pub use inventory as __inventory;

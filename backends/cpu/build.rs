@@ -50,7 +50,7 @@ fn architecture_sources(arch: &str) -> &'static [&'static str] {
 }
 
 /// Builds every tier whose cargo feature is on, and writes the list of them for the library.
-pub fn build(source: &Source) {
+pub(crate) fn build(source: &Source) {
     println!("cargo:rerun-if-changed=backends/cpu/build.rs");
     println!("cargo:rerun-if-changed=backends/cpu/tiers.rs");
     println!("cargo:rerun-if-env-changed=GGUF_LOADER_STRICT_BUILD");

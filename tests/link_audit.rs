@@ -1,0 +1,173 @@
+//! What the linker made of the tiers: every one whole, none mixed with another, nothing that an old CPU would die of.
+#![cfg(all(feature = "cpu", feature = "cli", target_os = "linux"))]
+
+#[path = "link_audit/instructions.rs"]
+mod instructions;
+#[path = "../backends/cpu/tiers.rs"]
+mod tiers;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use object::{
+    Object, ObjectComdat, ObjectSection, ObjectSymbol, SymbolKind,
+    elf::{self, FileHeader64},
+    read::elf::{Dyn, ElfFile64, FileHeader},
+};
+use tiers::{TIERS, Tier};
+
+/// Where build.rs left the objects, one folder a tier.
+const OBJECTS: &str = env!("GGUF_LOADER_TIER_OBJECTS");
+
+/// The tiers of this build with the paths of their objects.
+fn built() -> BTreeMap<&'static str, Vec<PathBuf>> {
+    let objects = |tier: &Tier| -> Vec<PathBuf> {
+        let files = fs::read_dir(Path::new(OBJECTS).join(tier.id)).into_iter().flatten();
+        let paths = files.map(|file| file.expect("the folder can be listed").path());
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "o")).collect()
+    };
+    let built: BTreeMap<_, _> = TIERS.iter().map(|tier| (tier.id, objects(tier))).collect();
+    built.into_iter().filter(|(_, objects)| !objects.is_empty()).collect()
+}
+
+fn suffix(id: &str) -> String {
+    format!("__{}", id.replace('-', "_"))
+}
+
+fn with_file<R>(path: &Path, call: impl FnOnce(&object::File<'_>) -> R) -> R {
+    let data = fs::read(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+    call(&object::File::parse(&*data).unwrap_or_else(|error| panic!("cannot parse {}: {error}", path.display())))
+}
+
+/// Symbols that an object defines, COMDAT signatures included, and whether each is weak.
+fn definitions(file: &object::File<'_>) -> BTreeMap<String, bool> {
+    let signatures: Vec<_> = file.comdats().map(|comdat| comdat.symbol()).collect();
+    let defined = |symbol: &object::Symbol<'_, '_>| {
+        let code_or_data = matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Data | SymbolKind::Tls);
+        (!symbol.is_undefined() && (symbol.is_global() || code_or_data)) || signatures.contains(&symbol.index())
+    };
+    let name = |symbol: object::Symbol<'_, '_>| Some((symbol.name().ok()?.to_owned(), symbol.is_weak()));
+    file.symbols().filter(defined).filter_map(name).filter(|(name, _)| !name.is_empty()).collect()
+}
+
+#[test]
+fn the_floor_of_the_architecture_is_always_built() {
+    let floor = TIERS.iter().find(|tier| tier.is_for(std::env::consts::ARCH, std::env::consts::OS));
+    assert!(built().contains_key(floor.expect("this architecture has tiers").id));
+}
+
+#[test]
+fn every_symbol_of_a_tier_carries_its_name() {
+    for (id, objects) in built() {
+        for path in objects {
+            let names = with_file(&path, definitions);
+            assert!(!names.is_empty() || path.ends_with("hbm.o") || path.ends_with("amx.o"), "{}", path.display());
+            let foreign: Vec<_> = names.keys().filter(|name| !name.ends_with(&suffix(id))).collect();
+            assert!(foreign.is_empty(), "{} defines {foreign:?}", path.display());
+        }
+    }
+}
+
+#[test]
+fn no_tier_runs_code_before_main() {
+    for (_, objects) in built() {
+        for path in objects {
+            let constructors = with_file(&path, |file| {
+                let names = file.sections().filter_map(|section| section.name().ok().map(str::to_owned));
+                let prefixes = [".init_array", ".preinit_array", ".fini_array", ".ctors", ".dtors"];
+                names.filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix))).collect::<Vec<_>>()
+            });
+            assert!(constructors.is_empty(), "{} has {constructors:?}", path.display());
+        }
+    }
+}
+
+#[test]
+fn no_weak_symbol_is_shared_between_tiers() {
+    let mut owners: BTreeMap<String, &str> = BTreeMap::new();
+    let mut weak_symbols = 0;
+    for (id, objects) in built() {
+        let weak = |path: &PathBuf| with_file(path, definitions).into_iter().filter(|(_, weak)| *weak);
+        let names: BTreeSet<String> = objects.iter().flat_map(weak).map(|(name, _)| name).collect();
+        weak_symbols += names.len();
+        for name in names {
+            if let Some(other) = owners.insert(name.clone(), id) {
+                panic!("{name} is defined by {other} and by {id}: the linker keeps one of the two");
+            }
+        }
+    }
+    assert!(weak_symbols > 0, "ggml-cpu is C++ and has weak symbols; none were seen, so nothing was tested");
+}
+
+#[test]
+fn a_tier_has_no_instruction_that_it_does_not_require() {
+    if !cfg!(target_arch = "x86_64") {
+        eprintln!("skipped: the decoder knows x86 only");
+        return;
+    }
+    for (id, objects) in built() {
+        let tier = TIERS.iter().find(|tier| tier.id == id).expect("the tier comes from the table");
+        for path in objects {
+            let excess = with_file(&path, |file| instructions::beyond(file, tier.requires));
+            assert!(excess.is_empty(), "{} uses what {id} does not require: {excess:?}", path.display());
+        }
+    }
+}
+
+/// Crates that choose an instruction set at run time themselves.
+const DETECT_AT_RUN_TIME: &[&str] = &["memchr", "aho_corasick"];
+
+#[test]
+fn vector_instructions_of_the_binary_stand_only_in_tiers_and_in_crates_that_detect_by_themselves() {
+    if !cfg!(target_arch = "x86_64") {
+        eprintln!("skipped: the decoder knows x86 only");
+        return;
+    }
+    let suffixes: Vec<String> = built().keys().map(|id| suffix(id)).collect();
+    let may = |symbol: &str| {
+        let of_crate = |name: &&str| symbol.contains(&format!("{}{name}", name.len()));
+        suffixes.iter().any(|suffix| symbol.contains(suffix.as_str())) || DETECT_AT_RUN_TIME.iter().any(of_crate.clone())
+    };
+    let owners = with_file(Path::new(env!("CARGO_BIN_EXE_gguf-loader")), instructions::vex_owners);
+    assert!(owners.keys().any(|symbol| may(symbol)), "no tier's vector code was found: nothing was tested");
+    let foreign: BTreeMap<_, _> = owners.into_iter().filter(|(symbol, _)| !may(symbol)).collect();
+    assert!(foreign.is_empty(), "VEX or EVEX instructions outside the tiers: {foreign:#?}");
+}
+
+#[test]
+fn nothing_of_the_sys_crates_fixed_instruction_set_is_linked() {
+    with_file(Path::new(env!("CARGO_BIN_EXE_gguf-loader")), |file| {
+        let unrenamed = ["ggml_graph_compute", "ggml_cpu_init", "ggml_backend_cpu_init", "ggml_threadpool_new"];
+        let linked: Vec<_> = file.symbols().filter_map(|symbol| symbol.name().ok().map(str::to_owned)).collect();
+        let found: Vec<_> = linked.iter().filter(|name| unrenamed.contains(&name.as_str())).collect();
+        assert!(found.is_empty(), "{found:?} come from the sys crate's own ggml-cpu");
+        assert!(linked.iter().any(|name| name.starts_with("ggml_graph_compute__")), "the binary has no tier");
+    });
+}
+
+#[test]
+fn the_binary_needs_no_library_beyond_those_that_every_linux_has() {
+    let data = fs::read(env!("CARGO_BIN_EXE_gguf-loader")).expect("the binary can be read");
+    let file = ElfFile64::<elf::FileHeader64<object::Endianness>>::parse(&*data).expect("an ELF file");
+    let allowed = ["libc.so.6", "libm.so.6", "libgcc_s.so.1"];
+    let needed = needed(&file, &data);
+    assert!(needed.contains(&"libc.so.6".to_owned()), "{needed:?}");
+    let more: Vec<_> =
+        needed.iter().filter(|name| !allowed.contains(&name.as_str()) && !name.starts_with("ld-linux")).collect();
+    assert!(more.is_empty(), "{more:?}");
+}
+
+fn needed(file: &ElfFile64<'_, FileHeader64<object::Endianness>>, data: &[u8]) -> Vec<String> {
+    let endian = file.endian();
+    let sections = file.elf_header().sections(endian, data).expect("sections");
+    let (entries, link) = sections.dynamic(endian, data).expect("readable").expect("a dynamic section");
+    let strings = sections.strings(endian, data, link).expect("its strings");
+    entries
+        .iter()
+        .filter(|entry| entry.tag32(endian) == Some(elf::DT_NEEDED))
+        .map(|entry| String::from_utf8_lossy(entry.string(endian, strings).expect("a name")).into_owned())
+        .collect()
+}

@@ -1,0 +1,104 @@
+//! Machine code, decoded.
+
+use std::collections::BTreeMap;
+
+use iced_x86::{CpuidFeature, Decoder, DecoderOptions, EncodingKind, Instruction};
+use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
+
+/// Instructions of an object file that need more than `required` (names of CPU features), with how often each
+/// extension occurs.
+pub fn beyond(file: &object::File<'_>, required: &[&str]) -> BTreeMap<String, usize> {
+    let mut excess = BTreeMap::new();
+    for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
+        let code = section.data().expect("the section has data");
+        for instruction in decoded(code, section.address()) {
+            for feature in instruction.cpuid_features() {
+                if !required_name(*feature).is_none_or(|name| required.contains(&name)) {
+                    *excess.entry(format!("{feature:?}")).or_default() += 1;
+                }
+            }
+        }
+    }
+    excess
+}
+
+/// The functions of a linked file that have VEX or EVEX instructions, with how many.
+pub fn vex_owners(file: &object::File<'_>) -> BTreeMap<String, usize> {
+    let mut functions: Vec<_> = file
+        .symbols()
+        .filter(|symbol| symbol.kind() == SymbolKind::Text && !symbol.is_undefined())
+        .map(|symbol| (symbol.address(), symbol.size(), symbol.name().unwrap_or("(no name)").to_owned()))
+        .collect();
+    functions.sort();
+    let owner = |address: u64| {
+        let before = functions.partition_point(|(start, ..)| *start <= address);
+        let inside = |(start, size, _): &&(u64, u64, String)| address < start + (*size).max(1);
+        functions[..before].iter().rev().take(4).find(inside).map_or("(no symbol)", |(.., name)| name)
+    };
+    let mut owners: BTreeMap<String, usize> = BTreeMap::new();
+    for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
+        for instruction in decoded(section.data().expect("the section has data"), section.address()) {
+            if matches!(instruction.code().encoding(), EncodingKind::VEX | EncodingKind::EVEX) {
+                *owners.entry(owner(instruction.ip()).to_owned()).or_default() += 1;
+            }
+        }
+    }
+    owners
+}
+
+fn decoded(code: &[u8], address: u64) -> impl Iterator<Item = Instruction> {
+    let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
+    std::iter::from_fn(move || decoder.can_decode().then(|| decoder.decode())).filter(|instruction| !instruction.is_invalid())
+}
+
+/// The name of a feature in the table of tiers; `None` for what every x86-64 has.
+fn required_name(feature: CpuidFeature) -> Option<&'static str> {
+    Some(match feature {
+        CpuidFeature::SSE3 => "sse3",
+        CpuidFeature::SSSE3 => "ssse3",
+        CpuidFeature::SSE4_1 => "sse4.1",
+        CpuidFeature::SSE4_2 => "sse4.2",
+        CpuidFeature::POPCNT => "popcnt",
+        CpuidFeature::LZCNT => "lzcnt",
+        CpuidFeature::BMI1 => "bmi1",
+        CpuidFeature::BMI2 => "bmi2",
+        CpuidFeature::AVX => "avx",
+        CpuidFeature::F16C => "f16c",
+        CpuidFeature::FMA => "fma",
+        CpuidFeature::AVX2 => "avx2",
+        CpuidFeature::AVX_VNNI => "avxvnni",
+        CpuidFeature::AVX512F => "avx512f",
+        CpuidFeature::AVX512CD => "avx512cd",
+        CpuidFeature::AVX512VL => "avx512vl",
+        CpuidFeature::AVX512DQ => "avx512dq",
+        CpuidFeature::AVX512BW => "avx512bw",
+        CpuidFeature::AVX512_VBMI => "avx512vbmi",
+        CpuidFeature::AVX512_VNNI => "avx512vnni",
+        CpuidFeature::AVX512_BF16 => "avx512bf16",
+        CpuidFeature::AMX_TILE => "amx-tile",
+        CpuidFeature::AMX_INT8 => "amx-int8",
+        CpuidFeature::AMX_BF16 => "amx-bf16",
+        CpuidFeature::INTEL8086
+        | CpuidFeature::INTEL186
+        | CpuidFeature::INTEL286
+        | CpuidFeature::INTEL386
+        | CpuidFeature::INTEL486
+        | CpuidFeature::X64
+        | CpuidFeature::CMOV
+        | CpuidFeature::CX8
+        | CpuidFeature::FPU
+        | CpuidFeature::FPU287
+        | CpuidFeature::FPU387
+        | CpuidFeature::FXSR
+        | CpuidFeature::MMX
+        | CpuidFeature::MULTIBYTENOP
+        | CpuidFeature::PAUSE
+        | CpuidFeature::SSE
+        | CpuidFeature::SSE2
+        | CpuidFeature::TSC => return None,
+        // CET's ENDBR64 is a NOP where it is not known.
+        CpuidFeature::CET_IBT => return None,
+        // Anything else is required by no tier.
+        _ => "(in no tier)",
+    })
+}

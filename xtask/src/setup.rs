@@ -65,14 +65,15 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> TaskResult {
 pub(crate) fn prepare(workspace: &Workspace) -> Result<Environment, SetupError> {
     let tools = workspace.tools();
     let mut missing = missing_from(&tools);
-    if !missing.is_empty() {
-        let listed: Vec<String> = missing.iter().map(Need::to_string).collect();
-        eprintln!("  missing: {}", listed.join(", "));
-        if let Err(error) = install_with_system(&missing) {
-            eprintln!("  the system's package manager did not help: {error}");
-        }
-        missing = missing_from(&tools);
+    if missing.is_empty() {
+        return Ok(environment(workspace));
     }
+    let listed: Vec<String> = missing.iter().map(Need::to_string).collect();
+    eprintln!("  missing: {}", listed.join(", "));
+    if let Err(error) = install_with_system(&missing) {
+        eprintln!("  the system's package manager did not help: {error}");
+    }
+    missing = missing_from(&tools);
     for wheel in WHEELS.iter().filter(|wheel| missing.contains(&wheel.need)) {
         wheel.install(&tools)?;
     }
@@ -80,7 +81,7 @@ pub(crate) fn prepare(workspace: &Workspace) -> Result<Environment, SetupError> 
     if !missing.is_empty() {
         return Err(SetupError::Missing { needs: missing, manager: system_manager() });
     }
-    Ok(environment(&tools))
+    Ok(environment(workspace))
 }
 
 /// Installs packages by name with the system's manager, as for tools that only some tests need.
@@ -191,8 +192,8 @@ fn environment_of_wheels(tools: &Path) -> Environment {
     environment
 }
 
-fn environment(tools: &Path) -> Environment {
-    let mut environment = environment_of_wheels(tools);
+fn environment(workspace: &Workspace) -> Environment {
+    let mut environment = environment_of_wheels(&workspace.tools());
     let path = environment.path();
     let headers_found = toolchain::libclang().is_some_and(|library| toolchain::has_builtin_headers(&library));
     if !headers_found && let Some(headers) = toolchain::compiler_headers(&path) {
@@ -204,8 +205,10 @@ fn environment(tools: &Path) -> Environment {
     if find_program_in("ccache", &path).is_some() {
         environment.set("CMAKE_C_COMPILER_LAUNCHER", "ccache");
         environment.set("CMAKE_CXX_COMPILER_LAUNCHER", "ccache");
-        // Objects carry the build folder in their debug information; a second clone shall find them all the same.
+        // The build folder's name is in the include paths and the debug information; a second clone shall find the
+        // objects all the same.
         environment.set("CCACHE_NOHASHDIR", "true");
+        environment.set("CCACHE_BASEDIR", workspace.target());
     }
     environment
 }

@@ -45,13 +45,12 @@ pub(crate) fn libclang() -> Option<PathBuf> {
 
 /// Whether clang's own headers lie where this libclang looks for them; those of the PyPI wheel do not.
 pub(crate) fn has_builtin_headers(libclang: &Path) -> bool {
-    let real = libclang.canonicalize().unwrap_or_else(|_| libclang.to_owned());
     let resources =
         |folder: &Path| children(&folder.join("clang")).any(|version| version.join("include/stddef.h").is_file());
-    // Debian keeps the library beside its resources in /usr/lib/llvm-N/lib, others in /usr/lib64 and /usr/lib.
-    real.parent().is_some_and(|folder| {
-        resources(folder) || folder.parent().is_some_and(|up| resources(&up.join("lib")) || resources(up))
-    })
+    // Debian has the resources beside the link in /usr/lib/llvm-N/lib and the library itself in a folder further
+    // down from /usr/lib/clang; others keep both in /usr/lib64 or /usr/lib.
+    let real = libclang.canonicalize().unwrap_or_else(|_| libclang.to_owned());
+    [libclang, &real].into_iter().flat_map(|library| library.ancestors().skip(1).take(2)).any(resources)
 }
 
 const LIBRARY_FOLDERS: &[&str] = &[
@@ -67,7 +66,8 @@ const LIBRARY_FOLDERS: &[&str] = &[
 ];
 
 fn libclang_in(folder: &Path) -> Option<PathBuf> {
-    children(folder).find(|path| is_libclang(&name_of(path)))
+    // A link that leads nowhere is no library.
+    children(folder).find(|path| is_libclang(&name_of(path)) && path.is_file())
 }
 
 /// `libclang.so`, `libclang.so.1`, `libclang-14.so.14.0.6`, `libclang.dylib`, `libclang.dll`; not `libclang-cpp.so`.

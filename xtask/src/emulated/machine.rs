@@ -43,7 +43,7 @@ impl Machine {
         let chosen = here.generate(model, None, TOKENS)?;
         let forced = peer.generate(model, Some(self.tier), TOKENS)?;
         judge_texts(&chosen, &forced)?;
-        Ok(Verdict::Passed(format!("{}, {TOKENS} tokens equal to the forced tier's", self.tier)))
+        Ok(Verdict::Passed(format!("{}, text of {TOKENS} tokens as with the tier forced", self.tier)))
     }
 
     fn judge_supported(&self, supported: &[String]) -> Result<(), String> {

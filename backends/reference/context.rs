@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use super::{ID, cache::Sequence, pass, transformer::Transformer};
 use crate::backend::{
-    BackendContext, Batch, BatchError, CancelToken, ContextLimits, DecodeError, Position, SequenceEdit,
-    SequenceId,
+    BackendContext, Batch, BatchError, CancelToken, ContextLimits, DecodeError, Position, SequenceEdit, SequenceId,
 };
 
 /// A KV cache. Threads live only as long as a product takes.

@@ -61,8 +61,13 @@ pub(super) fn run(
         sequences[item.sequence as usize].commit(1);
     }
 
-    let wanted: Vec<f32> =
-        hidden.chunks_exact(n_embd).zip(items).filter(|(_, item)| item.logits).flat_map(|(row, _)| row).copied().collect();
+    let wanted: Vec<f32> = hidden
+        .chunks_exact(n_embd)
+        .zip(items)
+        .filter(|(_, item)| item.logits)
+        .flat_map(|(row, _)| row)
+        .copied()
+        .collect();
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
@@ -92,9 +97,8 @@ fn attention(
             let shared = head / (n_head / n_head_kv) * head_dim;
             let of_head = |position: usize| position * kv_width + shared..position * kv_width + shared + head_dim;
             let query = &queries[(first + offset) * head_dim..][..head_dim];
-            let mut weights: Vec<f32> = (0..visible)
-                .map(|position| attention_scale * dot(query, &memory.keys[of_head(position)]))
-                .collect();
+            let mut weights: Vec<f32> =
+                (0..visible).map(|position| attention_scale * dot(query, &memory.keys[of_head(position)])).collect();
             softmax(&mut weights);
             for (position, weight) in weights.iter().enumerate() {
                 let value = &memory.values[of_head(position)];

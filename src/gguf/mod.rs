@@ -5,6 +5,8 @@ mod error;
 mod layout;
 mod metadata;
 mod partial_file;
+#[cfg(feature = "synth")]
+pub mod synth;
 mod tensor_type;
 mod value;
 mod writer;

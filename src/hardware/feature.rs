@@ -45,6 +45,8 @@ features! {
     Fma = "fma",
     /// AVX2.
     Avx2 = "avx2",
+    /// LZCNT, which AMD calls ABM.
+    Lzcnt = "lzcnt",
     /// BMI1.
     Bmi1 = "bmi1",
     /// BMI2.
@@ -75,6 +77,14 @@ features! {
     AmxBf16 = "amx-bf16",
     /// Advanced SIMD, part of every aarch64 with an operating system of ours.
     Neon = "neon",
+    /// Atomic instructions (Large System Extensions).
+    Lse = "lse",
+    /// Rounding doubling multiply-accumulate.
+    Rdm = "rdm",
+    /// CRC32 instructions.
+    Crc = "crc",
+    /// Complex arithmetic.
+    Fcma = "fcma",
     /// Int8 dot product.
     DotProd = "dotprod",
     /// Half-precision arithmetic in Advanced SIMD.
@@ -119,6 +129,12 @@ impl CpuFeatures {
     /// Whether the set has the feature.
     pub fn contains(self, feature: CpuFeature) -> bool {
         self.0 & (1 << feature as u64) != 0
+    }
+
+    /// Which of the named features the set lacks, in the order given. A name that is not known counts as lacking.
+    pub fn missing(self, names: &[&'static str]) -> Vec<&'static str> {
+        let has = |name: &str| CpuFeature::from_name(name).is_some_and(|feature| self.contains(feature));
+        names.iter().copied().filter(|name| !has(name)).collect()
     }
 
     /// The features in the order of their declaration.

@@ -1,13 +1,40 @@
 //! What this machine is: CPU features with operating-system support, topology, memory with cgroup limits.
 //!
-//! [`Hardware::detect`] reads the machine; every part can also be built from recorded data, so that the choices for
-//! other machines are tests.
+//! [`Hardware::detect`] is two steps: [`Snapshot::record`] reads the raw facts, and [`Hardware::from_snapshot`]
+//! decodes them. Decoding is pure, so that the choices for other machines are tests; only recording has unsafe code.
+//!
+//! What cannot be read is absent and never an error: a program that is told less about its machine must still run.
 
+mod arm;
+mod cache;
+mod cgroup;
+mod cpu;
+mod cpu_list;
+mod display;
 mod feature;
+mod memory;
+mod microarchitecture;
+mod record;
+mod snapshot;
+mod threads;
+mod topology;
+mod x86;
 
+pub use cache::{Cache, CacheKind};
+pub use cpu::{Architecture, Cpu};
 pub use feature::{CpuFeature, CpuFeatures};
+pub use memory::Memory;
+pub use snapshot::{ArmRegisters, CpuidLeaf, CpuidLeafError, MemoryStatus, Snapshot, X86Registers};
+pub use threads::ThreadPlan;
+pub use topology::{Core, CoreKind, NumaNode, Topology};
 
 /// A machine, as far as it matters for choosing how to run a model.
+///
+/// ```
+/// let hardware = gguf_loader::hardware::Hardware::detect();
+/// println!("{hardware}");
+/// assert!(hardware.default_threads().get() <= hardware.topology.physical_cores);
+/// ```
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Hardware {
@@ -19,57 +46,27 @@ pub struct Hardware {
     pub memory: Memory,
 }
 
-/// A processor model and what it can execute.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-#[non_exhaustive]
-pub struct Cpu {
-    /// The instruction set family that this program was built for.
-    pub architecture: Architecture,
-    /// Vendor, e.g. `AuthenticAMD`, `GenuineIntel`, `ARM`, `Apple`.
-    pub vendor: String,
-    /// Marketing name, e.g. `AMD EPYC 9R14`.
-    pub brand: String,
-    /// Family, model and stepping (x86), or implementer, part and revision (aarch64).
-    pub family: u32,
-    /// See `family`.
-    pub model: u32,
-    /// See `family`.
-    pub stepping: u32,
-    /// The microarchitecture's name, e.g. `Zen 4`, when known.
-    pub microarchitecture: Option<String>,
-    /// What it can execute, with the operating system's support taken into account.
-    pub features: CpuFeatures,
-}
+impl Hardware {
+    /// Looks at this machine, in a few hundred microseconds.
+    ///
+    /// Where the processor has AMX, this asks Linux for the process's permission to use it.
+    pub fn detect() -> Self {
+        Self::from_snapshot(&Snapshot::record())
+    }
 
-/// Instruction set family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Architecture {
-    /// 64-bit x86.
-    X86_64,
-    /// 64-bit ARM.
-    Aarch64,
-    /// Anything else: no tiers, pure Rust only.
-    Other,
-}
+    /// Decodes recorded facts. Pure: the same snapshot gives the same machine anywhere.
+    pub fn from_snapshot(snapshot: &Snapshot) -> Self {
+        Self { cpu: Cpu::decode(snapshot), topology: Topology::decode(snapshot), memory: Memory::decode(snapshot) }
+    }
 
-/// Cores, threads and caches.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-#[non_exhaustive]
-pub struct Topology {
-    /// Physical cores of the machine.
-    pub physical_cores: u32,
-    /// Hardware threads of the machine.
-    pub logical_cpus: u32,
-}
+    /// How many threads to compute with when nobody says otherwise; see [`thread_plan`](Self::thread_plan).
+    pub fn default_threads(&self) -> std::num::NonZeroU32 {
+        self.thread_plan().threads
+    }
 
-/// Memory that this process can use.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-#[non_exhaustive]
-pub struct Memory {
-    /// Bytes of RAM, or the cgroup's limit where that is lower.
-    pub total: u64,
-    /// Bytes that can be allocated without swapping, within the cgroup's limit.
-    pub available: u64,
+    /// Threads, their CPUs, and the reasons: one thread for each performance core that the process may use, within
+    /// its quota rounded down, at least one.
+    pub fn thread_plan(&self) -> ThreadPlan {
+        ThreadPlan::new(&self.topology)
+    }
 }

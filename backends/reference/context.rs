@@ -92,7 +92,6 @@ impl BackendContext for Context {
                 let copy = self.sequence(from)?.clone();
                 *self.sequence(to)? = copy;
             }
-            other => return Err(DecodeError::SequenceEdit(format!("{other:?} is not supported"))),
         }
         Ok(())
     }

@@ -21,8 +21,6 @@ pub(super) struct Hyperparameters {
     pub(super) head_dim: usize,
     /// Width of the feed-forward network.
     pub(super) n_ff: usize,
-    /// Context length of the training.
-    pub(super) n_ctx_train: u32,
     /// Added to the mean square in RMSNorm.
     pub(super) norm_epsilon: f32,
     /// Factor on the scores of attention.
@@ -71,7 +69,6 @@ impl Hyperparameters {
             n_head_kv,
             head_dim,
             n_ff: keys.size("feed_forward_length")?,
-            n_ctx_train: u32::try_from(keys.size("context_length")?).unwrap_or(u32::MAX),
             norm_epsilon: metadata.f64("llama.attention.layer_norm_rms_epsilon").map_err(refused)? as f32,
             attention_scale,
             rope_dimensions,

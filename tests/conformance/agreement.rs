@@ -8,7 +8,7 @@ use gguf_loader::{
 use crate::{
     checks,
     models::{Model, TYPES},
-    subject::{Subject, best, distance, open, options, prompt},
+    subject::{Subject, best, distance, open, options, prompt, skipped},
 };
 
 checks! {
@@ -60,7 +60,7 @@ fn logits_agree_with_the_reference_with_all_optional_tensors(subject: &Subject) 
 
 fn agree(subject: &Subject, model: Model, tolerance: f64) {
     let Some(backend) = registered().find(|backend| backend.id() == "reference") else {
-        eprintln!("skipped: the reference backend is not compiled in");
+        skipped("the reference backend is not compiled in");
         return;
     };
     let device = backend.devices(&subject.hardware).expect("the reference runs everywhere").remove(0);

@@ -10,7 +10,7 @@ use gguf_loader::{
 use crate::{
     checks,
     models::{Model, USUAL},
-    subject::{Subject, feed, open, options, prompt, request},
+    subject::{Subject, feed, open, options, prompt, request, skipped},
 };
 
 checks! {
@@ -74,7 +74,7 @@ fn dropping_everything_lets_go_of_the_file(subject: &Subject) {
 /// Asserts that this process has the file neither open nor mapped.
 fn assert_let_go(path: &Path) {
     let Ok(maps) = fs::read_to_string("/proc/self/maps") else {
-        eprintln!("skipped: whether the file is still mapped cannot be asked on this system");
+        skipped("whether the file is still mapped cannot be asked on this system");
         return;
     };
     let name = path.to_str().expect("a path in UTF-8");

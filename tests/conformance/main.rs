@@ -27,7 +27,7 @@ use std::{process::ExitCode, sync::Arc};
 use gguf_loader::{backend::registered, hardware::Hardware};
 use libtest_mimic::{Arguments, Trial};
 use models::Models;
-use subject::Subject;
+use subject::{Subject, skipped};
 
 /// A behaviour, and the function that panics when a backend does not have it.
 type Check = (&'static str, fn(&Subject));
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         let devices = match backend.devices(&hardware) {
             Ok(devices) => devices,
             Err(reason) => {
-                eprintln!("skipped: {} cannot be used here: {reason}", backend.id());
+                skipped(&format!("{} cannot be used here: {reason}", backend.id()));
                 let name = format!("{}::unavailable", backend.id());
                 trials.push(Trial::test(name, || Ok(())).with_ignored_flag(true));
                 continue;

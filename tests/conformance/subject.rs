@@ -131,3 +131,11 @@ pub(crate) fn assert_same(found: &[f32], expected: &[f32]) {
 pub(crate) fn best(logits: &[f32]) -> usize {
     (0..logits.len()).max_by(|&left, &right| logits[left].total_cmp(&logits[right])).expect("a row of logits")
 }
+
+/// Says what is not checked here; nothing passes in silence.
+pub(crate) fn skipped(reason: &str) {
+    #[expect(clippy::print_stderr, reason = "a test binary without a harness speaks for itself")]
+    {
+        eprintln!("skipped: {reason}");
+    }
+}

@@ -7,7 +7,7 @@ use gguf_loader::backend::{TokenizeOptions, Vocabulary, VocabularyError};
 use crate::{
     checks,
     models::{Model, USUAL},
-    subject::Subject,
+    subject::{Subject, skipped},
 };
 
 checks! {
@@ -27,7 +27,7 @@ fn vocabularies(subject: &Subject) -> Option<[Arc<dyn Vocabulary>; 2]> {
     };
     let both = load(Model::SentencePieceVocabulary).zip(load(Model::BytePairVocabulary));
     if both.is_none() {
-        eprintln!("skipped: {} cannot tokenise", subject.backend.id());
+        skipped(&format!("{} cannot tokenise", subject.backend.id()));
     }
     both.map(|(sentence_piece, byte_pair)| [sentence_piece, byte_pair])
 }

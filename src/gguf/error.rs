@@ -115,7 +115,7 @@ pub enum GgufError {
         path: PathBuf,
         /// The key, with U+FFFD for what is not UTF-8.
         key: String,
-        /// Where the key, or the type of its value, stands.
+        /// Where the key or the offending part of its value stands.
         offset: u64,
         /// What is wrong.
         problem: KeyProblem,
@@ -243,6 +243,14 @@ pub enum TensorProblem {
     /// Data that does not stand on a multiple of 32 bytes in the file, which ggml asserts for a mapped file.
     #[error("has its data at byte {0} of the file, which is not a multiple of 32")]
     Misaligned(u64),
+    /// An element type that no kernel of ggml computes with in this place.
+    #[error("has element type {tensor_type}, {expected}")]
+    Type {
+        /// Its element type.
+        tensor_type: TensorType,
+        /// What it must be.
+        expected: &'static str,
+    },
     /// Padding that goes beyond 2^63.
     #[error("ends beyond any file")]
     Overflow,

@@ -20,7 +20,7 @@ pub struct Metadata {
 struct Entry {
     key: String,
     value: Value,
-    /// Where the value's type stands in the file.
+    /// Where the key stands in the file.
     offset: u64,
 }
 

@@ -353,10 +353,16 @@ impl Strings {
         self.ends.push(self.bytes.len());
     }
 
-    /// Makes room for `strings` more strings of `bytes` in all.
-    pub(super) fn reserve(&mut self, strings: usize, bytes: usize) {
+    /// Makes room for `strings` more strings.
+    pub(super) fn reserve(&mut self, strings: usize) {
         self.ends.reserve(strings);
-        self.bytes.reserve(bytes);
+    }
+
+    /// Appends the string that `append` puts at the end of the buffer.
+    pub(super) fn push_with<E>(&mut self, append: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        append(&mut self.bytes)?;
+        self.ends.push(self.bytes.len());
+        Ok(())
     }
 }
 

@@ -14,6 +14,18 @@ use super::{
 };
 
 /// A model file in the making.
+///
+/// ```
+/// use gguf_loader::gguf::{Gguf, TensorType, Writer};
+///
+/// let mut writer = Writer::new();
+/// writer.set("general.name", "tiny").set("tokenizer.ggml.scores", vec![0.0_f32, 1.0]);
+/// writer.add_tensor("output_norm.weight", &[2], TensorType::F32, vec![0; 8])?;
+/// let mut file = Vec::new();
+/// writer.write(&mut file)?;
+/// assert_eq!(Gguf::parse(&file)?.tensors()[0].name, "output_norm.weight");
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Writer {
     version: u32,

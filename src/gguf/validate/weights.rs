@@ -1,0 +1,39 @@
+//! Element types that ggml's CPU operators compute with.
+
+use crate::gguf::{Gguf, GgufError, TensorInfo, TensorProblem, TensorType};
+
+/// Checks the type of every weight.
+///
+/// ggml's `type_traits_cpu` has no dot product for plain integers, F64 and the types of activations: a matrix of them
+/// calls a null pointer. Element-wise operators take F32 beside F32 hidden states and abort for anything else.
+pub(super) fn check(gguf: &Gguf) -> Result<(), GgufError> {
+    for tensor in gguf.tensors() {
+        let Some(expected) = offence(tensor) else { continue };
+        let problem = TensorProblem::Type { tensor_type: tensor.tensor_type, expected };
+        return Err(tensor.error(&gguf.parts()[tensor.part].path, problem));
+    }
+    Ok(())
+}
+
+fn offence(tensor: &TensorInfo) -> Option<&'static str> {
+    // Other endings are adapters, tables of integers and what llama.cpp does not load.
+    if !(tensor.name.ends_with(".weight") || tensor.name.ends_with(".bias") || tensor.name.ends_with(".scale")) {
+        return None;
+    }
+    let is_vector = tensor.shape.iter().skip(1).all(|&size| size == 1);
+    let is_norm = tensor.stem().ends_with("_norm");
+    if is_vector || is_norm {
+        // One column is still a matrix to multiply with.
+        let is_column = !is_norm && tensor.shape.len() > 1;
+        let allowed = tensor.tensor_type == TensorType::F32 || is_column;
+        return (!allowed).then_some("a norm, bias or scale must be F32");
+    }
+    let is_table = tensor.stem().ends_with("tid2eid");
+    let has_dot_product = match tensor.tensor_type {
+        TensorType::I8 | TensorType::I16 | TensorType::I64 | TensorType::F64 => false,
+        TensorType::Q8_1 | TensorType::Q8_K => false,
+        TensorType::I32 => is_table,
+        _ => true,
+    };
+    (!has_dot_product).then_some("with which ggml cannot multiply; quantise the model again")
+}

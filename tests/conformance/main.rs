@@ -16,6 +16,7 @@ mod decoding;
 mod identity;
 mod loading;
 mod models;
+mod real_model;
 mod recorded;
 mod refusals;
 mod sequences;
@@ -26,7 +27,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use gguf_loader::{backend::registered, hardware::Hardware};
 use libtest_mimic::{Arguments, Trial};
-use models::Models;
+use models::{Model, Models};
 use subject::{Subject, skipped};
 
 /// A behaviour, and the function that panics when a backend does not have it.
@@ -40,6 +41,7 @@ macro_rules! checks {
 }
 use checks;
 
+/// What every backend must do.
 const CHECKS: &[&[Check]] = &[
     identity::CHECKS,
     loading::CHECKS,
@@ -49,7 +51,6 @@ const CHECKS: &[&[Check]] = &[
     refusals::CHECKS,
     cancelling::CHECKS,
     concurrency::CHECKS,
-    vocabulary::CHECKS,
     recorded::CHECKS,
 ];
 
@@ -74,18 +75,42 @@ fn main() -> ExitCode {
         };
         for device in devices {
             let subject = Arc::new(Subject::new(backend, device, Arc::clone(&hardware), Arc::clone(&models)));
-            // That the reference agrees with itself would say nothing; `recorded` is what it is held against.
-            let against_reference = if backend.id() == "reference" { &[] } else { agreement::CHECKS };
-            for &(name, check) in CHECKS.iter().copied().flatten().chain(against_reference) {
-                let subject = Arc::clone(&subject);
-                let name = format!("{}::{}::{name}", backend.id(), subject.device.id);
-                trials.push(Trial::test(name, move || {
-                    check(&subject);
-                    Ok(())
-                }));
+            trials.extend(CHECKS.iter().copied().flatten().map(|check| trial(&subject, check, None)));
+            for (checks, missing) in conditional(&subject) {
+                if let Some(missing) = missing {
+                    skipped(&format!("{} checks of {}: {missing}", checks.len(), backend.id()));
+                }
+                trials.extend(checks.iter().map(|check| trial(&subject, check, missing)));
             }
         }
     }
     trials.sort_by(|left, right| left.name().cmp(right.name()));
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Checks that need something, and what is missing of it.
+fn conditional(subject: &Subject) -> [(&'static [Check], Option<&'static str>); 3] {
+    let tokenises = subject.backend.vocabulary(&subject.models.path(Model::BytePairVocabulary)).is_some();
+    // That the reference agrees with itself would say nothing; `recorded` is what it is held against.
+    let reference = if subject.backend.id() == "reference" {
+        Some("it is the reference itself")
+    } else {
+        let compiled = registered().any(|backend| backend.id() == "reference");
+        (!compiled).then_some("the reference backend is not compiled in")
+    };
+    [
+        (vocabulary::CHECKS, (!tokenises).then_some("it cannot tokenise")),
+        (agreement::CHECKS, reference),
+        (real_model::CHECKS, real_model::path().is_none().then_some("GGUF_LOADER_TEST_MODEL names no file")),
+    ]
+}
+
+fn trial(subject: &Arc<Subject>, &(name, check): &Check, missing: Option<&str>) -> Trial {
+    let name = format!("{}::{}::{name}", subject.backend.id(), subject.device.id);
+    let subject = Arc::clone(subject);
+    let run = move || {
+        check(&subject);
+        Ok(())
+    };
+    Trial::test(name, run).with_ignored_flag(missing.is_some())
 }

@@ -186,3 +186,52 @@ fn blocks<'a, const BYTES: usize, const ELEMENTS: usize>(
 fn scale(block: &[u8], offset: usize) -> f32 {
     f16::from_le_bytes([block[offset], block[offset + 1]]).to_f32()
 }
+
+#[cfg(all(test, feature = "synth"))]
+mod tests {
+    use super::*;
+    use crate::gguf::synth::quantize::encoder;
+
+    /// The largest error of a weight in relation to the largest weight: half a step, or a whole one where the largest
+    /// positive weight has no code.
+    const ERRORS: &[(TensorType, f32)] = &[
+        (TensorType::F32, 0.0),
+        (TensorType::F16, 0.0005),
+        (TensorType::BF16, 0.004),
+        (TensorType::Q8_0, 0.004),
+        (TensorType::Q4_0, 0.126),
+        (TensorType::Q4_1, 0.068),
+        (TensorType::Q5_0, 0.063),
+        (TensorType::Q5_1, 0.033),
+        (TensorType::Q4_K, 0.085),
+        (TensorType::Q5_K, 0.05),
+        (TensorType::Q6_K, 0.033),
+    ];
+
+    #[test]
+    fn decoded_weights_are_near_what_was_encoded() {
+        // Between -1 and 1, without a pattern that a wrong order of elements could keep.
+        let weights: Vec<f32> =
+            (0_u32..1024).map(|index| (index * index * 7919 % 2003) as f32 / 1001.0 - 1.0).collect();
+        for &(tensor_type, largest_error) in ERRORS {
+            let (encode, decode) = (encoder(tensor_type).unwrap(), decoder(tensor_type).unwrap());
+            let mut bytes = Vec::new();
+            encode(&weights, &mut bytes);
+            assert_eq!(bytes.len() as u64, 1024 / tensor_type.block_elements() * tensor_type.block_bytes());
+            let mut decoded = vec![f32::NAN; weights.len()];
+            decode(&bytes, &mut decoded);
+            for (index, (weight, decoded)) in weights.iter().zip(&decoded).enumerate() {
+                let error = (weight - decoded).abs();
+                assert!(error <= largest_error, "{tensor_type} element {index}: {weight} became {decoded}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_type_that_can_be_read_is_tested() {
+        let tested = |tensor_type| ERRORS.iter().any(|&(tested, _)| tested == tensor_type);
+        for &tensor_type in TensorType::ALL {
+            assert_eq!(decoder(tensor_type).is_some(), tested(tensor_type), "{tensor_type}");
+        }
+    }
+}

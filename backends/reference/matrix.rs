@@ -117,3 +117,63 @@ fn transpose(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     }
     transposed
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(count: usize) -> Vec<f32> {
+        (0..count).map(|index| (index * index % 97) as f32 / 48.0 - 1.0).collect()
+    }
+
+    fn matrix(rows: usize, columns: usize) -> Matrix {
+        let data = numbers(rows * columns).iter().flat_map(|value| value.to_le_bytes()).collect();
+        Matrix::new(TensorType::F32, rows, columns, data).unwrap()
+    }
+
+    #[test]
+    fn product_is_a_row_for_each_token() {
+        let (rows, columns, tokens) = (5, 19, 3);
+        let (weights, inputs) = (numbers(rows * columns), numbers(tokens * columns));
+        let product = matrix(rows, columns).multiply(&inputs, 1);
+        for token in 0..tokens {
+            for row in 0..rows {
+                let expected: f32 =
+                    (0..columns).map(|i| weights[row * columns + i] * inputs[token * columns + i]).sum();
+                let found = product[token * rows + row];
+                assert!((found - expected).abs() < 1e-4, "token {token}, row {row}: {found} instead of {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn threads_and_batch_do_not_change_a_bit() {
+        let (rows, columns, tokens) = (300, 515, 7);
+        let (matrix, inputs) = (matrix(rows, columns), numbers(tokens * columns));
+        let together = matrix.multiply(&inputs, 4);
+        assert_eq!(together, matrix.multiply(&inputs, 1));
+        let singly: Vec<f32> = inputs.chunks(columns).flat_map(|input| matrix.multiply(input, 2)).collect();
+        assert_eq!(together, singly);
+    }
+
+    #[test]
+    fn every_chunk_is_computed_once() {
+        for (chunks, threads) in [(1, 4), (3, 8), (1000, 3), (1000, 1)] {
+            let mut output = vec![0.0; 2 * chunks];
+            for_each_run(&mut output, 2, 1 << 20, threads, |first, run| {
+                for (offset, chunk) in run.chunks_exact_mut(2).enumerate() {
+                    chunk.iter_mut().for_each(|value| *value += (first + offset + 1) as f32);
+                }
+            });
+            let expected: Vec<f32> = (0..2 * chunks).map(|index| (index / 2 + 1) as f32).collect();
+            assert_eq!(output, expected, "{chunks} chunks, {threads} threads");
+        }
+    }
+
+    #[test]
+    fn tensors_of_unknown_type_or_wrong_size_are_refused() {
+        assert!(Matrix::new(TensorType::IQ2_XXS, 1, 256, vec![0; 66]).is_none());
+        assert!(Matrix::new(TensorType::Q8_0, 1, 33, vec![0; 34]).is_none());
+        assert!(Matrix::new(TensorType::Q8_0, 2, 32, vec![0; 34]).is_none());
+    }
+}

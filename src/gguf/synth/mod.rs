@@ -10,7 +10,7 @@
 //! # Ok::<(), gguf_loader::gguf::synth::SynthError>(())
 //! ```
 
-mod quantize;
+pub(crate) mod quantize;
 mod random;
 mod vocabulary;
 mod weights;

@@ -8,10 +8,10 @@ use half::{bf16, f16};
 use crate::gguf::TensorType;
 
 /// Appends the blocks of a row.
-pub(super) type Encoder = fn(&[f32], &mut Vec<u8>);
+pub(crate) type Encoder = fn(&[f32], &mut Vec<u8>);
 
 /// How rows of this type are stored; `None` for a type that cannot be written.
-pub(super) fn encoder(tensor_type: TensorType) -> Option<Encoder> {
+pub(crate) fn encoder(tensor_type: TensorType) -> Option<Encoder> {
     Some(match tensor_type {
         TensorType::F32 => |row, bytes| bytes.extend(row.iter().flat_map(|value| value.to_le_bytes())),
         TensorType::F16 => |row, bytes| bytes.extend(row.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes())),

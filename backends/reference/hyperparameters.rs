@@ -58,6 +58,9 @@ impl Hyperparameters {
         if head_dim == 0 || rope_dimensions > head_dim || !rope_dimensions.is_multiple_of(2) {
             return Err(refused(format!("cannot rotate {rope_dimensions} elements of heads of {head_dim}")));
         }
+        if n_head.checked_mul(head_dim).is_none() {
+            return Err(refused(format!("{n_head} heads of {head_dim} are too many")));
+        }
         let attention_scale = match keys.float("attention.scale")? {
             Some(scale) if scale != 0.0 => scale as f32,
             _ => 1.0 / (head_dim as f32).sqrt(),

@@ -1,6 +1,6 @@
 //! A loaded model.
 
-use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc, thread};
+use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc};
 
 use super::{context::Context, transformer::Transformer, unreadable};
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
         ModelShape, Vocabulary,
     },
     gguf::Gguf,
+    hardware::Hardware,
 };
 
 /// Weights, or none where the file holds only a vocabulary.
@@ -62,7 +63,7 @@ impl BackendModel for Model {
         /// Tokens of a context whose length nobody named.
         const LENGTH: u32 = 4096;
         let Some(transformer) = &self.transformer else { return Err(ContextError::VocabularyOnly) };
-        let threads = options.threads.map_or_else(default_threads, NonZeroU32::get);
+        let threads = options.threads.unwrap_or_else(|| Hardware::detect().default_threads()).get();
         if threads > THREADS {
             return Err(ContextError::Threads { requested: threads, limit: THREADS });
         }
@@ -82,8 +83,4 @@ impl BackendModel for Model {
         }
         Ok(Box::new(Context::new(Arc::clone(transformer), limits, options.cancel.clone())))
     }
-}
-
-fn default_threads() -> u32 {
-    thread::available_parallelism().map_or(1, |threads| u32::try_from(threads.get()).unwrap_or(u32::MAX).min(512))
 }

@@ -11,6 +11,7 @@ use crate::{
 checks! {
     limits_are_what_was_asked_for,
     length_that_nobody_named_is_that_of_the_training,
+    threads_that_nobody_named_are_those_of_the_machine,
     context_outlives_the_model,
     context_is_executed_by_this_backend,
     too_many_threads_are_an_error,
@@ -34,6 +35,11 @@ fn limits_are_what_was_asked_for(subject: &Subject) {
 fn length_that_nobody_named_is_that_of_the_training(subject: &Subject) {
     let model = subject.load(USUAL);
     assert_eq!(open(&model, &ContextOptions::default()).limits().context, model.shape().n_ctx_train);
+}
+
+fn threads_that_nobody_named_are_those_of_the_machine(subject: &Subject) {
+    let context = subject.context(&ContextOptions::default());
+    assert_eq!(context.limits().threads, subject.hardware.default_threads().get());
 }
 
 fn context_outlives_the_model(subject: &Subject) {

@@ -51,11 +51,12 @@ fn devices_are_the_same_when_asked_again(subject: &Subject) {
 }
 
 fn score_is_finite_and_positive(subject: &Subject) {
-    for &tensor_type in TYPES {
-        let profile = request(&subject.models.path(Model::Tiny(tensor_type))).profile;
+    let tiny = TYPES.iter().map(|&tensor_type| Model::Tiny(tensor_type));
+    for model in tiny.chain([Model::Full, Model::BytePairVocabulary]) {
+        let profile = request(&subject.models.path(model)).profile;
         let score = subject.backend.score(&subject.device, &subject.hardware, &profile).expect("a llama model");
         for speed in [score.prompt, score.decode] {
-            assert!(speed.is_finite() && speed > 0.0, "{tensor_type}: {score:?}");
+            assert!(speed.is_finite() && speed > 0.0, "{model:?}: {score:?}");
         }
     }
 }

@@ -223,8 +223,8 @@ impl SyntheticModel {
         if [shape.n_embd, shape.n_layer, shape.n_head, shape.n_head_kv, shape.n_ff, shape.n_ctx_train].contains(&0) {
             return fail("every size must be above zero".to_owned());
         }
-        if !shape.n_embd.is_multiple_of(2 * shape.n_head) {
-            return fail(format!("{} heads do not divide a width of {} evenly", shape.n_head, shape.n_embd));
+        if !shape.n_embd.is_multiple_of(shape.n_head) || !(shape.n_embd / shape.n_head).is_multiple_of(2) {
+            return fail(format!("{} heads do not divide {} into even widths", shape.n_head, shape.n_embd));
         }
         if !shape.n_head.is_multiple_of(shape.n_head_kv) {
             return fail(format!("{} heads cannot share {} key and value heads", shape.n_head, shape.n_head_kv));

@@ -30,6 +30,7 @@
 //! character in two, see [`Strings`].
 #![forbid(unsafe_code)]
 
+mod encode;
 mod error;
 mod file;
 mod header;

@@ -36,7 +36,10 @@ fn sizes_of_zero_or_beyond_reason_are_refused() {
     refuse_each!("llama.embedding_length", [0_u32, u32::MAX]);
     refuse_each!("llama.attention.key_length", [0_u32, u32::MAX]);
     refuse_each!("llama.attention.value_length", [0_u32]);
-    refuse_each!("llama.feed_forward_length", [u32::MAX, vec![1_u32], vec![128, u32::MAX], vec![-1_i32, 128]]);
+    refuse_each!(
+        "llama.feed_forward_length",
+        [u32::MAX, vec![128_u32], vec![128_u32; 3], vec![128, u32::MAX], vec![-1_i32, 128]]
+    );
     refuse_each!("llama.vocab_size", [u32::MAX]);
 }
 
@@ -186,7 +189,13 @@ fn assertions_of_single_architectures_are_refused() {
     refuse_one("glm5-next", "hyper_connection.count", 3);
     refuse_one("wavtokenizer-dec", "posnet.block_count", 5);
     refuse_one("wavtokenizer-dec", "convnext.block_count", 5);
+    refuse_one("dflash", "attention.output_group_count", 0);
     refuse_one("hrm-text", "hrm.h_cycles", 0);
+    let mut gate = keys_of("bailingmoe3");
+    gate.set("bailingmoe3.kda.gate_lower_bound", 0.0_f32);
+    refuse_for(&gate, "bailingmoe3.kda.gate_lower_bound");
+    gate.set("bailingmoe3.kda.gate_lower_bound", -1.0_f32).set("bailingmoe3.kda.safe_gate", false);
+    refuse_for(&gate, "bailingmoe3.kda.safe_gate");
     let mut hrm = keys_of("hrm-text");
     hrm.set("hrm-text.hrm.layers_per_stack", 1_u32).set("hrm-text.hrm.h_cycles", 1_u32);
     hrm.set("hrm-text.hrm.l_cycles", 2_u32);

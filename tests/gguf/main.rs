@@ -1,4 +1,16 @@
 //! The GGUF reader, validator and writer, from outside: files in, values or typed errors out.
+//!
+//! The classes of hostile files that hit llama.cpp in the past, and the tests that hold them off:
+//!
+//! | Class | Tests |
+//! |---|---|
+//! | Counts and sizes that overflow (CVE-2024-21802 and its family, CVE-2025-53630), array lengths of 2^63 | `frame::huge_*`, `frame::impossible_shapes_are_refused`, `damage::*` |
+//! | One type taken for another, arrays without an element check | `tokenizer::arrays_of_other_types_are_refused`, `files::a_part_number_of_another_type_is_refused` |
+//! | Alignment without bound | `frame::alignments_without_bound_are_refused`, `frame::data_that_cannot_be_mapped_is_refused` |
+//! | Vocabulary out of bounds (CVE-2025-49847) | `tokenizer::arrays_of_other_lengths_are_refused`, `tokenizer::special_tokens_outside_the_vocabulary_are_refused`, `frame::huge_strings_*` |
+//! | Tensors over each other or beyond the file | `frame::overlapping_*`, `frame::data_beyond_the_end_of_the_file_is_refused` |
+//!
+//! Template injection (CVE-2024-34359) is not a matter of the file: nothing here runs a chat template.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 

@@ -1,7 +1,7 @@
 //! Assertions of single architectures in llama.cpp's `src/models`.
 
 use super::Keys;
-use crate::gguf::GgufError;
+use crate::gguf::{GgufError, Value};
 
 /// Architectures whose graph asserts that keys and values have one head size.
 const EQUAL_HEADS: &[&str] = &[
@@ -168,9 +168,7 @@ pub(super) fn check(keys: &Keys<'_>) -> Result<(), GgufError> {
     head_sizes(keys)?;
     const MANY: u64 = 1 << 24;
     match keys.architecture() {
-        "llama4" | "ernie4_5-moe" => {
-            keys.integer_in("interleave_moe_layer_step", least(keys, "llama4")..=MANY).map(drop)
-        }
+        "ernie4_5-moe" => keys.integer_in("interleave_moe_layer_step", 1..=MANY).map(drop),
         "grovemoe" => keys.integer_in("experts_per_group", 1..=MANY).map(drop),
         "nanbeige" => {
             let layers = keys.integer("block_count")?.unwrap_or(1).max(1);
@@ -190,7 +188,7 @@ pub(super) fn check(keys: &Keys<'_>) -> Result<(), GgufError> {
         "gemma-embedding" => gemma_embedding(keys),
         "hrm-text" => hrm(keys),
         "bailingmoe3" => {
-            if let Some(false) = keys.get("kda.safe_gate").and_then(crate::gguf::Value::as_bool) {
+            if let Some(false) = keys.get("kda.safe_gate").and_then(Value::as_bool) {
                 return Err(keys.wrong("kda.safe_gate", false, "true"));
             }
             keys.float("kda.gate_lower_bound", "below 0", |bound| bound < 0.0).map(drop)
@@ -204,17 +202,11 @@ pub(super) fn check(keys: &Keys<'_>) -> Result<(), GgufError> {
     }
 }
 
-/// 0 means "no expert layers" in llama4, and a division by zero elsewhere.
-fn least(keys: &Keys<'_>, tolerant: &str) -> u64 {
-    u64::from(keys.architecture() != tolerant)
-}
-
 fn head_sizes(keys: &Keys<'_>) -> Result<(), GgufError> {
-    let default =
-        match (keys.integer("embedding_length")?, keys.get("attention.head_count").and_then(|heads| heads.as_u64())) {
-            (Some(width), Some(heads)) if heads > 0 => Some(width / heads),
-            _ => None,
-        };
+    let default = match (keys.integer("embedding_length")?, keys.get("attention.head_count").and_then(Value::as_u64)) {
+        (Some(width), Some(heads)) if heads > 0 => Some(width / heads),
+        _ => None,
+    };
     let key = keys.integer("attention.key_length")?.or(default);
     let value = keys.integer("attention.value_length")?.or(default);
     if let (Some(key), Some(value)) = (key, value)

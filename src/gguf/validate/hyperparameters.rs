@@ -1,7 +1,7 @@
 //! The hyperparameters that llama.cpp reads for every architecture (`llama_model_base::load_hparams`).
 
 use super::Keys;
-use crate::gguf::{Gguf, GgufError, Value};
+use crate::gguf::{Array, Gguf, GgufError, Value};
 
 /// `LLAMA_MAX_LAYERS`.
 const MAX_LAYERS: u64 = 512;
@@ -167,7 +167,7 @@ fn rope(keys: &Keys<'_>) -> Result<(), GgufError> {
     Ok(())
 }
 
-fn sections_text(sections: &crate::gguf::Array) -> String {
+fn sections_text(sections: &Array) -> String {
     sections.to_u64().map_or_else(|| "negative or not integers".into(), |sections| format!("{sections:?}"))
 }
 
@@ -178,7 +178,7 @@ fn sliding_window(keys: &Keys<'_>) -> Result<(), GgufError> {
         return Ok(());
     }
     let slides = match keys.get(PATTERN) {
-        Some(Value::Array(crate::gguf::Array::Bool(layers))) => layers.contains(&true),
+        Some(Value::Array(Array::Bool(layers))) => layers.contains(&true),
         Some(Value::Array(layers)) => layers.to_u64().is_some_and(|layers| layers.iter().any(|&slides| slides != 0)),
         // A period of n has n - 1 sliding layers; 0 means all.
         Some(period) => period.as_u64() != Some(1),

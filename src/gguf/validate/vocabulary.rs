@@ -1,6 +1,6 @@
 //! The tokenizer (`llama_vocab::impl::load` and `tokenize`).
 
-use std::{borrow::Cow, collections::HashSet};
+use std::collections::HashSet;
 
 use crate::gguf::{Array, GgufError, KeyProblem, Metadata, Strings, Value};
 
@@ -54,16 +54,24 @@ fn wrong(metadata: &Metadata, key: &str, found: String, expected: String) -> Ggu
 /// `GGML_ASSERT(id_to_token.size() == token_to_id.size())`: two tokens of one text abort. llama.cpp reads tokens as C
 /// strings, so the text ends at a NUL, and it names an empty token `[EMPTY_<id>]`.
 fn check_unique(metadata: &Metadata, tokens: &Strings) -> Result<(), GgufError> {
+    let twice = |id: usize, text: &[u8]| {
+        let found = format!("token {id} with the text of another one, `{}`", text.escape_ascii());
+        wrong(metadata, TOKENS, found, "tokens that differ before the first NUL".into())
+    };
     let mut seen = HashSet::with_capacity(tokens.len());
+    let mut empty = Vec::new();
     for (id, token) in tokens.iter().enumerate() {
-        let text = match token.iter().position(|&byte| byte == 0) {
-            Some(end) => &token[..end],
-            None => token,
-        };
-        let text = if text.is_empty() { Cow::Owned(format!("[EMPTY_{id}]").into_bytes()) } else { Cow::Borrowed(text) };
-        if let Some(text) = seen.replace(text) {
-            let found = format!("token {id} with the text of an earlier one, `{}`", text.escape_ascii());
-            return Err(wrong(metadata, TOKENS, found, "tokens that differ before the first NUL".into()));
+        let text = token.iter().position(|&byte| byte == 0).map_or(token, |end| &token[..end]);
+        if text.is_empty() {
+            empty.push(id);
+        } else if !seen.insert(text) {
+            return Err(twice(id, text));
+        }
+    }
+    for id in empty {
+        let text = format!("[EMPTY_{id}]").into_bytes();
+        if seen.contains(text.as_slice()) {
+            return Err(twice(id, &text));
         }
     }
     Ok(())

@@ -47,7 +47,7 @@ pub struct Hardware {
 }
 
 impl Hardware {
-    /// Looks at this machine, in a few hundred microseconds.
+    /// Looks at this machine; takes about a millisecond.
     ///
     /// Where the processor has AMX, this asks Linux for the process's permission to use it.
     pub fn detect() -> Self {

@@ -1,0 +1,474 @@
+//! Other machines, as tests: what is decoded from a snapshot, which tier it runs, with how many threads.
+//!
+//! `tests/fixtures/hardware/*.json` are snapshots with the source of their facts and what is expected of them.
+#![allow(clippy::unwrap_used, reason = "clippy's own exception does not reach the helpers of an integration test")]
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use gguf_loader::hardware::{
+    Architecture, CacheKind, CoreKind, CpuFeature, CpuFeatures, CpuidLeaf, Hardware, Snapshot, X86Registers,
+};
+use proptest::prelude::*;
+
+#[path = "../backends/cpu/tiers.rs"]
+mod tiers;
+
+use tiers::{TIERS, Tier};
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fixture {
+    /// Where its facts come from.
+    source: String,
+    expect: Expectation,
+    snapshot: Snapshot,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Expectation {
+    tier: Option<String>,
+    microarchitecture: Option<String>,
+    threads: Option<u32>,
+    physical_cores: Option<u32>,
+    efficiency_cores: Option<usize>,
+    numa_nodes: Option<usize>,
+    memory_total: Option<u64>,
+    memory_available: Option<u64>,
+}
+
+fn fixtures() -> BTreeMap<String, Fixture> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hardware");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let json = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    json.map(|path| {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let fixture = serde_json::from_str(&std::fs::read_to_string(&path).unwrap());
+        (name.clone(), fixture.unwrap_or_else(|error| panic!("{name}: {error}")))
+    })
+    .collect()
+}
+
+fn fixture(name: &str) -> Snapshot {
+    fixtures().remove(name).unwrap_or_else(|| panic!("there is no fixture {name}")).snapshot
+}
+
+fn eligible(architecture: Architecture, os: &str, features: CpuFeatures) -> impl Iterator<Item = &'static Tier> {
+    let target = architecture.name().unwrap_or_default().to_owned();
+    let os = os.to_owned();
+    TIERS.iter().filter(move |tier| tier.is_for(&target, &os) && features.missing(tier.requires).is_empty())
+}
+
+/// The fastest tier of its architecture that a machine can run.
+fn best_tier(snapshot: &Snapshot) -> Option<&'static str> {
+    let features = Hardware::from_snapshot(snapshot).cpu.features;
+    let eligible = eligible(snapshot.architecture, &snapshot.os, features);
+    eligible.max_by(|a, b| a.rates.quantized.total_cmp(&b.rates.quantized)).map(|tier| tier.id)
+}
+
+/// Compares a fact of every fixture that expects one, and reports all differences at once.
+fn check<T: PartialEq + std::fmt::Debug>(
+    expected: impl Fn(&Expectation) -> Option<T>,
+    found: impl Fn(&Snapshot, &Hardware) -> Option<T>,
+) {
+    let mut compared = 0;
+    let mut differences = Vec::new();
+    for (name, fixture) in fixtures() {
+        let Some(expected) = expected(&fixture.expect) else { continue };
+        compared += 1;
+        let found = found(&fixture.snapshot, &Hardware::from_snapshot(&fixture.snapshot));
+        if found.as_ref() != Some(&expected) {
+            differences.push(format!("{name}: expected {expected:?}, found {found:?} ({})", fixture.source));
+        }
+    }
+    assert!(compared > 0, "no fixture expects this");
+    assert!(differences.is_empty(), "\n{}", differences.join("\n"));
+}
+
+#[test]
+fn every_machine_runs_its_tier() {
+    check(|expect| expect.tier.clone(), |snapshot, _| best_tier(snapshot).map(str::to_owned));
+}
+
+#[test]
+fn every_machine_has_the_name_of_its_microarchitecture() {
+    check(|expect| expect.microarchitecture.clone(), |_, hardware| hardware.cpu.microarchitecture.clone());
+}
+
+#[test]
+fn every_machine_computes_with_its_number_of_threads() {
+    check(|expect| expect.threads, |_, hardware| Some(hardware.default_threads().get()));
+}
+
+#[test]
+fn every_machine_has_its_cores() {
+    check(|expect| expect.physical_cores, |_, hardware| Some(hardware.topology.physical_cores));
+    let efficient = |hardware: &Hardware| hardware.topology.cores_of(CoreKind::Efficiency).count();
+    check(|expect| expect.efficiency_cores, |_, hardware| Some(efficient(hardware)));
+    check(|expect| expect.numa_nodes, |_, hardware| Some(hardware.topology.numa_nodes.len()));
+}
+
+#[test]
+fn every_machine_has_the_memory_that_its_groups_leave_it() {
+    check(|expect| expect.memory_total, |_, hardware| Some(hardware.memory.total));
+    check(|expect| expect.memory_available, |_, hardware| Some(hardware.memory.available));
+}
+
+#[test]
+fn every_tier_is_some_machines_choice_or_has_no_machine_here() {
+    // Missing: a CPUID dump of Cooper Lake, a chip with the dot product and without half precision, and the features
+    // that Linux lists for one with both SVE2 and SME. `x64` is the choice of a machine that says nothing.
+    const WITHOUT: [&str; 3] = ["cooperlake", "armv8-dotprod", "armv9-sme"];
+    let chosen: HashSet<_> = fixtures().values().filter_map(|fixture| best_tier(&fixture.snapshot)).collect();
+    for tier in TIERS.iter().filter(|tier| !WITHOUT.contains(&tier.id)) {
+        assert!(chosen.contains(tier.id), "{}", tier.id);
+    }
+}
+
+#[test]
+fn every_fixture_names_its_source_and_reads_as_a_summary() {
+    for (name, fixture) in fixtures() {
+        assert!(!fixture.source.is_empty(), "{name}");
+        let summary = Hardware::from_snapshot(&fixture.snapshot).to_string();
+        assert_eq!(summary.lines().count(), 5, "{name}: {summary}");
+    }
+}
+
+#[test]
+fn a_snapshot_survives_json() {
+    for (name, fixture) in fixtures() {
+        let json = serde_json::to_string(&fixture.snapshot).unwrap();
+        assert_eq!(serde_json::from_str::<Snapshot>(&json).unwrap(), fixture.snapshot, "{name}");
+    }
+}
+
+#[test]
+fn without_osxsave_nothing_with_vex_is_left() {
+    let features = Hardware::from_snapshot(&fixture("haswell-without-osxsave")).cpu.features;
+    let vex = [CpuFeature::Avx, CpuFeature::F16c, CpuFeature::Fma, CpuFeature::Avx2, CpuFeature::AvxVnni];
+    assert!(vex.iter().all(|&feature| !features.contains(feature)), "{features:?}");
+    assert!(features.contains(CpuFeature::Bmi2), "BMI2 works on general registers");
+}
+
+#[test]
+fn avx10_at_512_bits_implies_the_features_that_it_does_not_list() {
+    let mut snapshot = fixture("zen4");
+    let registers = snapshot.x86.as_mut().unwrap();
+    // The AVX-512 bits of leaf 7 off, AVX10 of leaf 7.1 on, version 1 at 512 bits in leaf 0x24.
+    change(registers, 0x7, 0, |[eax, ebx, ecx, edx]| [eax.max(1), ebx & !0xdc23_0000, ecx & !0x5842, edx]);
+    let without = best_tier(&snapshot);
+    let registers = snapshot.x86.as_mut().unwrap();
+    change(registers, 0x7, 1, |[eax, ebx, ecx, edx]| [eax & !(1 << 5), ebx, ecx, edx | 1 << 19]);
+    change(registers, 0x0, 0, |[eax, ebx, ecx, edx]| [eax.max(0x24), ebx, ecx, edx]);
+    registers.cpuid.push(CpuidLeaf::new(0x24, 0, [0, 1 << 18 | 1, 0, 0]));
+    assert_eq!((without, best_tier(&snapshot)), (Some("haswell"), Some("zen4")));
+}
+
+fn change(registers: &mut X86Registers, leaf: u32, subleaf: u32, new: impl Fn([u32; 4]) -> [u32; 4]) {
+    match registers.cpuid.iter_mut().find(|entry| entry.leaf == leaf && entry.subleaf == subleaf) {
+        Some(entry) => entry.registers = new(entry.registers),
+        None => registers.cpuid.push(CpuidLeaf::new(leaf, subleaf, new([0; 4]))),
+    }
+}
+
+#[test]
+fn threads_stand_on_one_cpu_of_each_core() {
+    let plan = Hardware::from_snapshot(&fixture("hybrid-8p-8e")).thread_plan();
+    assert_eq!(plan.cpus, [0, 2, 4, 6, 8, 10, 12, 14]);
+    let plan = Hardware::from_snapshot(&fixture("affinity-one-core")).thread_plan();
+    assert_eq!(plan.cpus, [3]);
+}
+
+#[test]
+fn the_plan_says_why() {
+    let reason = |name: &str| Hardware::from_snapshot(&fixture(name)).thread_plan().reason;
+    assert_eq!(reason("hybrid-8p-8e"), "8 performance cores (8 efficiency cores left out)");
+    assert_eq!(reason("container-quota"), "64 cores; a quota of 1.50 CPUs leaves 1");
+    assert_eq!(reason("affinity-one-core"), "1 core; the process may not use 7 more");
+}
+
+#[test]
+fn this_machine_is_detected_as_the_standard_library_sees_it() {
+    let hardware = Hardware::detect();
+    println!("{hardware}");
+    let topology = &hardware.topology;
+    assert!(hardware.memory.available <= hardware.memory.total);
+    let threads = hardware.default_threads().get() as usize;
+    assert!(threads <= std::thread::available_parallelism().unwrap().get());
+    assert!(threads <= topology.physical_cores as usize && topology.physical_cores <= topology.logical_cpus);
+    #[cfg(target_arch = "x86_64")]
+    {
+        let has = |feature| hardware.cpu.features.contains(feature);
+        assert_eq!(has(CpuFeature::Sse42), is_x86_feature_detected!("sse4.2"));
+        assert_eq!(has(CpuFeature::Popcnt), is_x86_feature_detected!("popcnt"));
+        assert_eq!(has(CpuFeature::Lzcnt), is_x86_feature_detected!("lzcnt"));
+        assert_eq!(has(CpuFeature::Avx), is_x86_feature_detected!("avx"));
+        assert_eq!(has(CpuFeature::Fma), is_x86_feature_detected!("fma"));
+        assert_eq!(has(CpuFeature::F16c), is_x86_feature_detected!("f16c"));
+        assert_eq!(has(CpuFeature::Avx2), is_x86_feature_detected!("avx2"));
+        assert_eq!(has(CpuFeature::Bmi2), is_x86_feature_detected!("bmi2"));
+        assert_eq!(has(CpuFeature::Avx512f), is_x86_feature_detected!("avx512f"));
+        assert_eq!(has(CpuFeature::Avx512vbmi), is_x86_feature_detected!("avx512vbmi"));
+        assert_eq!(has(CpuFeature::Avx512vnni), is_x86_feature_detected!("avx512vnni"));
+        assert_eq!(has(CpuFeature::Avx512bf16), is_x86_feature_detected!("avx512bf16"));
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        use std::arch::is_aarch64_feature_detected as detected;
+        let has = |feature| hardware.cpu.features.contains(feature);
+        assert_eq!(has(CpuFeature::DotProd), detected!("dotprod"));
+        assert_eq!(has(CpuFeature::Fp16), detected!("fp16"));
+        assert_eq!(has(CpuFeature::I8mm), detected!("i8mm"));
+        assert_eq!(has(CpuFeature::Sve), detected!("sve"));
+        assert_eq!(has(CpuFeature::Sve2), detected!("sve2"));
+        assert_eq!(has(CpuFeature::Lse), detected!("lse"));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_files_of_this_machine_give_caches_and_memory() {
+    if !Path::new("/sys/devices/system/cpu/cpu0/cache/index0/size").exists() {
+        println!("skipped: this kernel does not list caches");
+        return;
+    }
+    let hardware = Hardware::detect();
+    let l1 = |cache: &&gguf_loader::hardware::Cache| cache.level == 1 && cache.kind == CacheKind::Data;
+    let l1 = hardware.topology.caches.iter().find(l1).expect("a data cache of level 1");
+    assert!((8 << 10..=1 << 20).contains(&l1.bytes), "{} bytes", l1.bytes);
+    assert!(hardware.memory.total > 0);
+}
+
+#[test]
+fn detection_takes_less_than_five_milliseconds() {
+    // The best of ten: other tests run beside this one.
+    let time = || {
+        let start = Instant::now();
+        std::hint::black_box(Hardware::detect());
+        start.elapsed()
+    };
+    let best = (0..10).map(|_| time()).min().unwrap();
+    println!("detected in {best:?}");
+    let emulated = std::env::var_os("GGUF_LOADER_TEST_EMULATED").is_some();
+    assert!(emulated || best < Duration::from_millis(5), "{best:?}");
+}
+
+mod table {
+    use super::*;
+
+    #[test]
+    fn every_requirement_is_a_feature_that_detection_knows() {
+        for tier in TIERS {
+            for name in tier.requires {
+                assert!(CpuFeature::from_name(name).is_some(), "{}: {name}", tier.id);
+            }
+        }
+    }
+
+    #[test]
+    fn ids_and_cargo_features_are_unique_and_agree() {
+        let mut ids = HashSet::new();
+        for tier in TIERS {
+            assert!(ids.insert(tier.id), "{} stands twice", tier.id);
+            if let Some(feature) = tier.cargo_feature {
+                assert_eq!(feature, format!("cpu-{}", tier.id));
+            }
+        }
+    }
+
+    #[test]
+    fn cargo_has_a_feature_for_each_tier_and_no_other() {
+        let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+        let declared: HashSet<&str> = manifest.lines().filter_map(|line| line.strip_suffix(r#" = ["cpu"]"#)).collect();
+        let wanted: HashSet<&str> = TIERS.iter().filter_map(|tier| tier.cargo_feature).collect();
+        assert_eq!(declared, wanted);
+    }
+
+    #[test]
+    fn the_first_tier_of_an_architecture_is_its_floor() {
+        for (architecture, baseline) in [("x86_64", "sse2"), ("aarch64", "neon")] {
+            let mut tiers = TIERS.iter().filter(|tier| tier.arch == architecture);
+            let floor = tiers.next().unwrap();
+            assert_eq!((floor.requires, floor.cargo_feature, floor.os), (&[baseline][..], None, None));
+            assert!(tiers.all(|tier| tier.cargo_feature.is_some()));
+        }
+    }
+
+    #[test]
+    fn every_rate_grows_from_tier_to_tier() {
+        for architecture in ["x86_64", "aarch64"] {
+            let tiers: Vec<_> = TIERS.iter().filter(|tier| tier.arch == architecture).collect();
+            for pair in tiers.windows(2) {
+                let [slow, fast] = [pair[0].rates, pair[1].rates];
+                let grows = slow.quantized < fast.quantized
+                    && slow.float < fast.float
+                    && slow.quantized_vector < fast.quantized_vector
+                    && slow.float_vector < fast.float_vector;
+                assert!(grows, "{} is not slower than {}", pair[0].id, pair[1].id);
+            }
+        }
+    }
+
+    #[test]
+    fn a_tier_with_more_requirements_comes_later() {
+        for (index, tier) in TIERS.iter().enumerate() {
+            for earlier in TIERS[..index].iter().filter(|earlier| earlier.arch == tier.arch) {
+                let needs: HashSet<_> = earlier.requires.iter().collect();
+                let fewer = tier.requires.iter().filter(|name| needs.contains(name)).count() == tier.requires.len()
+                    && tier.requires.len() < needs.len();
+                // Those for one operating system are faster there than what is built for all.
+                assert!(!fewer || tier.os.is_some(), "{} needs less than {}", tier.id, earlier.id);
+            }
+        }
+    }
+
+    /// What gcc and clang may also emit under a flag; `gcc FLAG -dM -E -x c /dev/null` lists it.
+    const IMPLIED: [(&str, &[&str]); 4] = [
+        ("-msse4.2", &["sse3", "ssse3", "sse4.1", "popcnt"]),
+        ("-march=armv8.2-a", &["lse", "rdm", "crc"]),
+        ("+sve", &["fcma"]),
+        ("+sme", &["bf16"]),
+    ];
+
+    #[test]
+    fn whatever_a_flag_lets_the_compiler_emit_is_required() {
+        for tier in TIERS {
+            let flags = tier.gnu_flags.join(" ");
+            let named = tier.gnu_flags.iter().filter(|flag| !flag.starts_with("-mtune=")).flat_map(|flag| {
+                match flag.strip_prefix("-march=") {
+                    Some(march) => march.split('+').skip(1).collect(),
+                    None => vec![flag.trim_start_matches("-m")],
+                }
+            });
+            let implied = IMPLIED.iter().filter(|(flag, _)| flags.contains(flag)).flat_map(|(_, names)| *names);
+            for name in named.chain(implied.copied()) {
+                assert!(tier.requires.contains(&name), "{} is compiled with {flags} and not {name}", tier.id);
+            }
+        }
+    }
+}
+
+fn any_features() -> impl Strategy<Value = CpuFeatures> {
+    proptest::collection::vec(proptest::sample::select(CpuFeature::ALL), 0..CpuFeature::ALL.len())
+        .prop_map(CpuFeatures::from_iter)
+}
+
+fn any_text() -> impl Strategy<Value = String> {
+    let shaped = prop_oneof![
+        "[0-9]{1,20}\n",
+        "[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,11}-[0-9]{1,11}){0,3}",
+        "-?[0-9]{1,20} [0-9]{1,20}",
+        "max [0-9]{1,6}",
+        "0x[0-9a-fA-F]{0,17}",
+        "[0-9]{0,3}[KMG]",
+        "0::/[a-z./]{0,12}",
+        "[0-9]:(cpu|memory|cpu,memory|):[a-z./]{0,12}",
+        "[0-9]+ [0-9]+ 0:1 /[a-z/]{0,6} /[a-z/]{0,6} rw - (cgroup|cgroup2) x (rw,cpu|memory)",
+        "(MemTotal|MemAvailable|MemFree): +[0-9]{1,20} kB\n(MemAvailable: +[0-9]{1,20} kB)?",
+        "(inactive_file|total_active_file|x) [0-9]{1,20}\n",
+    ];
+    prop_oneof![3 => shaped, 1 => ".{0,40}"]
+}
+
+/// A snapshot whose every file, register and number may be anything.
+fn any_snapshot() -> impl Strategy<Value = Snapshot> {
+    let machines: Vec<Snapshot> = fixtures().into_values().map(|fixture| fixture.snapshot).collect();
+    let leaf = prop_oneof![0_u32..0x30, 0x8000_0000_u32..0x8000_0030, any::<u32>()];
+    let leaves = proptest::collection::vec((leaf, 0_u32..9, any::<[u32; 4]>()), 0..12);
+    let texts = proptest::collection::vec(any_text(), 1..12);
+    (proptest::sample::select(machines), leaves, texts, any::<Option<u64>>(), any::<u64>()).prop_map(
+        |(mut snapshot, leaves, texts, xcr0, bits)| {
+            let mut texts = texts.into_iter().cycle();
+            let more = [
+                "/proc/meminfo",
+                "/proc/cpuinfo",
+                "/proc/self/cgroup",
+                "/proc/self/mountinfo",
+                "/sys/devices/system/cpu/online",
+                "/sys/devices/cpu_atom/cpus",
+                "/sys/devices/system/node/online",
+                "/sys/devices/system/cpu/cpu0/cache/index0/type",
+                "/sys/devices/system/cpu/cpu0/cache/index0/size",
+                "/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq",
+                "/sys/devices/system/cpu/cpu0/regs/identification/midr_el1",
+            ];
+            let paths: Vec<String> = snapshot.files.keys().cloned().chain(more.map(str::to_owned)).collect();
+            for (index, path) in paths.into_iter().enumerate() {
+                // Some keep their contents, so that damage meets sense.
+                if bits >> (index % 64) & 1 == 1 {
+                    snapshot.files.insert(path, texts.next().unwrap());
+                }
+            }
+            for value in snapshot.sysctl.values_mut() {
+                *value = texts.next().unwrap();
+            }
+            if let Some(registers) = &mut snapshot.x86 {
+                let leaves = leaves.into_iter().map(|(leaf, subleaf, answer)| CpuidLeaf::new(leaf, subleaf, answer));
+                // The first answer for a leaf counts.
+                registers.cpuid.splice(0..0, leaves);
+                registers.xcr0 = xcr0;
+            }
+            if let Some(registers) = &mut snapshot.arm {
+                registers.hwcap = bits;
+                registers.hwcap2 = bits.rotate_left(17);
+            }
+            snapshot
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn one_more_feature_never_removes_a_tier(features in any_features(), more in proptest::sample::select(CpuFeature::ALL)) {
+        for (architecture, os) in [(Architecture::X86_64, "linux"), (Architecture::Aarch64, "linux"), (Architecture::Aarch64, "macos")] {
+            let before: HashSet<_> = eligible(architecture, os, features).map(|tier| tier.id).collect();
+            let mut grown = features;
+            grown.insert(more);
+            let after: HashSet<_> = eligible(architecture, os, grown).map(|tier| tier.id).collect();
+            prop_assert!(after.is_superset(&before));
+        }
+    }
+
+    #[test]
+    fn any_contents_of_any_file_decode_to_a_machine_that_can_compute(snapshot in any_snapshot()) {
+        let hardware = Hardware::from_snapshot(&snapshot);
+        let plan = hardware.thread_plan();
+        prop_assert!(plan.threads.get() <= hardware.topology.physical_cores.max(1));
+        prop_assert!(plan.cpus.iter().all(|cpu| hardware.topology.allowed_cpus.contains(cpu)));
+        prop_assert!(hardware.memory.available <= hardware.memory.total);
+        prop_assert!(best_tier(&snapshot).is_some());
+        prop_assert!(!hardware.to_string().is_empty());
+    }
+
+    #[test]
+    fn what_the_system_does_not_save_is_never_used(xcr0 in any::<u64>(), leaves in any::<[[u32; 4]; 3]>()) {
+        let mut snapshot = fixture_of_all_features();
+        let registers = snapshot.x86.as_mut().unwrap();
+        registers.xcr0 = Some(xcr0);
+        for ((leaf, subleaf), answer) in [(1, 0), (7, 0), (7, 1)].into_iter().zip(leaves) {
+            change(registers, leaf, subleaf, |_| answer);
+        }
+        let osxsave = leaves[0][2] >> 27 & 1 == 1;
+        let features = Hardware::from_snapshot(&snapshot).cpu.features;
+        for feature in features.iter() {
+            let name = feature.name();
+            let state = if name.starts_with("amx") {
+                0x6_0000
+            } else if name.starts_with("avx512") {
+                0xe6
+            } else if name.starts_with("avx") || name == "fma" || name == "f16c" {
+                0x6
+            } else {
+                continue;
+            };
+            prop_assert!(osxsave && xcr0 & state == state, "{} with XCR0 of {:#x}", name, xcr0);
+        }
+    }
+}
+
+fn fixture_of_all_features() -> Snapshot {
+    let text = include_str!("fixtures/hardware/sapphirerapids.json");
+    serde_json::from_str::<Fixture>(text).unwrap().snapshot
+}

@@ -2,3 +2,7 @@
 
 #[cfg(feature = "reference")]
 mod reference;
+#[cfg(feature = "cpu")]
+mod cpu;
+#[cfg(feature = "cpu")]
+mod ggml;

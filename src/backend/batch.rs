@@ -54,6 +54,13 @@ impl Batch {
         }
     }
 
+    /// Asks for the logits after the last token.
+    pub fn ask_for_last_logits(&mut self) {
+        if let Some(last) = self.items.last_mut() {
+            last.logits = true;
+        }
+    }
+
     /// Removes all tokens.
     pub fn clear(&mut self) {
         self.items.clear();
@@ -96,6 +103,26 @@ impl Batch {
             if item.position >= limits.context {
                 return Err(BatchError::Position { index, position: item.position, limit: limits.context });
             }
+        }
+        Ok(())
+    }
+
+    /// Checks that the positions continue sequences whose next positions are `next`, and writes to `after` where they
+    /// stand once the batch is decoded. The sequences were checked by [`check`](Self::check).
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError::Gap`] for the first token that leaves a gap or goes back.
+    pub fn check_positions(&self, next: &[Position], after: &mut Vec<Position>) -> Result<(), BatchError> {
+        after.clear();
+        after.extend_from_slice(next);
+        for (index, item) in self.items.iter().enumerate() {
+            let expected = &mut after[item.sequence as usize];
+            if item.position != *expected {
+                let (sequence, position) = (item.sequence, item.position);
+                return Err(BatchError::Gap { index, sequence, position, expected: *expected });
+            }
+            *expected += 1;
         }
         Ok(())
     }

@@ -42,6 +42,9 @@ pub enum Ineligible {
         /// Bytes that the device has.
         available: u64,
     },
+    /// The backend's prediction is not a speed: a defect of the backend, or rates that make no sense.
+    #[error("the prediction is no speed: {0}")]
+    Prediction(String),
     /// Ruled out by the user's policy.
     #[error("{0}")]
     Policy(String),

@@ -30,6 +30,15 @@ pub trait Vocabulary: fmt::Debug + Send + Sync {
     ///
     /// [`VocabularyError::Token`] when the vocabulary does not have it.
     fn append_piece(&self, token: Token, special: bool, bytes: &mut Vec<u8>) -> Result<(), VocabularyError>;
+
+    /// Appends the text of `tokens` to `bytes`: the pieces, less what the tokenizer adds before the first word.
+    ///
+    /// # Errors
+    ///
+    /// [`VocabularyError::Token`] when the vocabulary does not have one of them.
+    fn detokenize(&self, tokens: &[Token], special: bool, bytes: &mut Vec<u8>) -> Result<(), VocabularyError> {
+        tokens.iter().try_for_each(|&token| self.append_piece(token, special, bytes))
+    }
 }
 
 /// The tokens with a meaning of their own.

@@ -15,6 +15,7 @@ mod feature;
 mod memory;
 mod microarchitecture;
 mod record;
+mod sketch;
 mod snapshot;
 mod threads;
 mod topology;

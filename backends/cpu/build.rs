@@ -1,0 +1,272 @@
+//! Compiles ggml-cpu once per tier, from the sys crate's own source, and gives every symbol the tier's name, so that all
+//! tiers live in one static binary.
+//!
+//! Why renaming, and why all of it: the tiers define the same functions, some of them as weak symbols in COMDAT groups
+//! (C++ inline functions, templates). Were one group shared, the linker would keep the copy of any one tier, and an AVX-512
+//! tier's copy of `std::vector::resize` would kill an old CPU. The group's signature is a symbol of its own: it has to be
+//! renamed too, or the linker still drops all copies but one.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
+
+use object::{Object, ObjectComdat, ObjectSymbol};
+
+use crate::{
+    ggml::Source,
+    tiers::{TIERS, Tier},
+};
+
+/// ggml-cpu's sources for every architecture, relative to its folder.
+const SOURCES: &[&str] = &[
+    "ggml-cpu.c",
+    "ggml-cpu.cpp",
+    "repack.cpp",
+    "hbm.cpp",
+    "quants.c",
+    "traits.cpp",
+    "amx/amx.cpp",
+    "amx/mmq.cpp",
+    "binary-ops.cpp",
+    "unary-ops.cpp",
+    "vec.cpp",
+    "ops.cpp",
+    "tiled/tiled.cpp",
+    "tiled/tiled-kernel.cpp",
+    "llamafile/sgemm.cpp",
+];
+
+/// And those of one architecture.
+fn architecture_sources(arch: &str) -> &'static [&'static str] {
+    match arch {
+        "x86_64" => &["arch/x86/quants.c", "arch/x86/repack.cpp"],
+        "aarch64" => &["arch/arm/quants.c", "arch/arm/repack.cpp"],
+        other => panic!("no CPU tiers for {other}: build without the cpu features, or extend backends/cpu/tiers.rs"),
+    }
+}
+
+/// Builds every tier whose cargo feature is on, and writes the list of them for the library.
+pub fn build(source: &Source) {
+    println!("cargo:rerun-if-changed=backends/cpu/build.rs");
+    println!("cargo:rerun-if-changed=backends/cpu/tiers.rs");
+    println!("cargo:rerun-if-env-changed=GGUF_LOADER_STRICT_BUILD");
+    println!("cargo:rerun-if-env-changed=GGUF_LOADER_SINGLE_TIER");
+    let wanted = wanted_tiers();
+    let built = match Renamer::find() {
+        Some(renamer) => build_tiers(source, &wanted, &renamer),
+        None => vec![build_floor_alone(source, wanted[0])],
+    };
+    write_registrations(&built);
+}
+
+/// The floor of the target's architecture, then every tier that a cargo feature asks for.
+fn wanted_tiers() -> Vec<&'static Tier> {
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it");
+    let os = env::var("CARGO_CFG_TARGET_OS").expect("cargo sets it");
+    let feature_is_on = |feature: &str| {
+        env::var_os(format!("CARGO_FEATURE_{}", feature.to_uppercase().replace('-', "_"))).is_some()
+    };
+    TIERS
+        .iter()
+        .filter(|tier| tier.is_for(&arch, &os))
+        .filter(|tier| tier.cargo_feature.is_none_or(feature_is_on))
+        .collect()
+}
+
+fn build_tiers(source: &Source, wanted: &[&'static Tier], renamer: &Renamer) -> Vec<&'static Tier> {
+    let (buildable, dropped): (Vec<&'static Tier>, Vec<&'static Tier>) =
+        wanted.iter().partition(|tier| compiler_can_build(tier));
+    for tier in dropped {
+        let message = format!("the C++ compiler cannot build the CPU tier {}", tier.id);
+        assert!(!strict(), "{message}; GGUF_LOADER_STRICT_BUILD=1 makes this an error");
+        println!("cargo:warning={message}; the binary goes without it");
+    }
+    // One thread a tier; cc's job tokens keep the number of compilers within what cargo allows.
+    thread::scope(|scope| {
+        for tier in &buildable {
+            scope.spawn(move || {
+                let objects = compile(source, tier, &[]);
+                renamer.rename(tier, &objects);
+                archive(tier, &objects);
+            });
+        }
+    });
+    buildable
+}
+
+/// Without a way to rename symbols there can be one tier: the floor, which runs everywhere.
+fn build_floor_alone(source: &Source, floor: &'static Tier) -> &'static Tier {
+    let message = "symbols cannot be renamed for this target: only the baseline CPU tier is built";
+    assert!(!strict(), "{message}; GGUF_LOADER_STRICT_BUILD=1 makes this an error");
+    println!("cargo:warning={message}");
+    let entry = format!("-Dggml_backend_cpu_reg=ggml_backend_cpu_reg__{}", symbol_suffix(floor));
+    let objects = compile(source, floor, &[&entry]);
+    archive(floor, &objects);
+    floor
+}
+
+fn strict() -> bool {
+    env::var("GGUF_LOADER_STRICT_BUILD").is_ok_and(|value| value == "1")
+}
+
+/// What follows `__` in the names of the tier's symbols.
+fn symbol_suffix(tier: &Tier) -> String {
+    tier.id.replace('-', "_")
+}
+
+fn compiler(tier: &Tier, cpp: bool) -> cc::Build {
+    let mut build = cc::Build::new();
+    build.cpp(cpp).std(if cpp { "c++17" } else { "gnu11" }).cpp_link_stdlib(None);
+    build.warnings(false).debug(false).opt_level(3).cargo_metadata(false);
+    build.define("NDEBUG", None).define("_GNU_SOURCE", None).define("_XOPEN_SOURCE", "600");
+    build.define("GGML_USE_CPU_REPACK", None).define("GGML_USE_LLAMAFILE", None).define("GGML_SCHED_MAX_COPIES", "4");
+    for define in tier.defines {
+        build.define(define, None);
+    }
+    let msvc = build.get_compiler().is_like_msvc();
+    let flags = if msvc { tier.msvc_flags.unwrap_or_default() } else { tier.gnu_flags };
+    for flag in flags {
+        build.flag(flag);
+    }
+    if !msvc {
+        build.flag("-w").flag("-ffunction-sections").flag("-fdata-sections").pic(true);
+    }
+    build
+}
+
+fn compiler_can_build(tier: &Tier) -> bool {
+    let folder = out_dir().join("probe").join(tier.id);
+    fs::create_dir_all(&folder).expect("OUT_DIR is writable");
+    let probe = folder.join("probe.cpp");
+    fs::write(&probe, "int gguf_loader_probe(int x) { return x; }\n").expect("OUT_DIR is writable");
+    let build = compiler(tier, true);
+    if build.get_compiler().is_like_msvc() && tier.msvc_flags.is_none() {
+        return false;
+    }
+    // Unknown -m flags are errors with gcc and clang; an assembler that is too old shows here as well.
+    build.clone().out_dir(&folder).file(&probe).try_compile_intermediates().is_ok()
+}
+
+fn compile(source: &Source, tier: &Tier, flags: &[&str]) -> Vec<PathBuf> {
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it");
+    let folder = source.ggml_cpu();
+    let out_dir = tier_dir(tier);
+    // Objects of an earlier run carry renamed symbols already.
+    let _ = fs::remove_dir_all(&out_dir);
+    fs::create_dir_all(&out_dir).expect("OUT_DIR is writable");
+    let files = || SOURCES.iter().chain(architecture_sources(&arch)).copied();
+    let mut objects = Vec::new();
+    for cpp in [false, true] {
+        let mut build = compiler(tier, cpp);
+        build.out_dir(&out_dir).include(source.ggml().join("src")).include(&folder).include(source.ggml().join("include"));
+        for flag in flags {
+            build.flag(flag);
+        }
+        build.files(files().filter(|file| file.ends_with(".cpp") == cpp).map(|file| folder.join(file)));
+        objects.extend(build.compile_intermediates());
+    }
+    objects
+}
+
+fn archive(tier: &Tier, objects: &[PathBuf]) {
+    let mut build = cc::Build::new();
+    build.cpp(true).cpp_link_stdlib(None).cargo_metadata(false).out_dir(tier_dir(tier)).objects(objects);
+    let name = format!("ggml-cpu-{}", tier.id);
+    build.compile(&name);
+    println!("cargo:rustc-link-search=native={}", tier_dir(tier).display());
+    println!("cargo:rustc-link-lib=static={name}");
+}
+
+fn out_dir() -> PathBuf {
+    PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"))
+}
+
+fn tier_dir(tier: &Tier) -> PathBuf {
+    out_dir().join("tiers").join(tier.id)
+}
+
+/// Writes one registration a tier, and tells the link audit where the objects are.
+fn write_registrations(built: &[&Tier]) {
+    let mut text = String::from("// One line for each tier that build.rs built.\n");
+    for tier in built {
+        let suffix = symbol_suffix(tier);
+        text += &format!("register_tier!(\"{}\", ggml_backend_cpu_reg__{suffix});\n", tier.id);
+    }
+    fs::write(out_dir().join("built_tiers.rs"), text).expect("OUT_DIR is writable");
+    println!("cargo:rustc-env=GGUF_LOADER_TIER_OBJECTS={}", out_dir().join("tiers").display());
+}
+
+/// A tool that renames symbols in object files.
+struct Renamer {
+    objcopy: PathBuf,
+}
+
+impl Renamer {
+    /// Renaming was made to work for ELF; elsewhere, and when no tool is found, there is none.
+    fn find() -> Option<Self> {
+        let elf = matches!(env::var("CARGO_CFG_TARGET_OS").as_deref(), Ok("linux" | "android" | "freebsd"));
+        if !elf || env::var("GGUF_LOADER_SINGLE_TIER").is_ok_and(|value| value == "1") {
+            return None;
+        }
+        println!("cargo:rerun-if-env-changed=OBJCOPY");
+        objcopy_candidates().into_iter().find(|tool| runs(tool)).map(|objcopy| Self { objcopy })
+    }
+
+    fn rename(&self, tier: &Tier, objects: &[PathBuf]) {
+        let suffix = symbol_suffix(tier);
+        // One map for all objects: they refer to each other.
+        let names: BTreeSet<String> = objects.iter().flat_map(|object| defined_symbols(object)).collect();
+        let map: String = names.iter().map(|name| format!("{name} {name}__{suffix}\n")).collect();
+        let map_file = tier_dir(tier).join("symbols");
+        fs::write(&map_file, map).expect("OUT_DIR is writable");
+        for object in objects {
+            let status = Command::new(&self.objcopy)
+                .arg(format!("--redefine-syms={}", map_file.display()))
+                .arg(object)
+                .status()
+                .unwrap_or_else(|error| panic!("cannot run {}: {error}", self.objcopy.display()));
+            assert!(status.success(), "{} failed on {}", self.objcopy.display(), object.display());
+        }
+    }
+}
+
+/// `$OBJCOPY`, the one beside the cross compiler, the system's, LLVM's, and the one that comes with rustc.
+fn objcopy_candidates() -> Vec<PathBuf> {
+    let native = env::var("HOST") == env::var("TARGET");
+    let mut candidates: Vec<PathBuf> = env::var_os("OBJCOPY").map(PathBuf::from).into_iter().collect();
+    let compiler = cc::Build::new().cpp(true).get_compiler().path().to_string_lossy().into_owned();
+    if let Some(prefix) = ["g++", "c++", "clang++"].iter().find_map(|name| compiler.strip_suffix(name)) {
+        candidates.extend((!prefix.is_empty()).then(|| PathBuf::from(format!("{prefix}objcopy"))));
+    }
+    candidates.extend(native.then(|| PathBuf::from("objcopy")));
+    candidates.push(PathBuf::from("llvm-objcopy"));
+    candidates.extend(rust_objcopy());
+    candidates
+}
+
+fn rust_objcopy() -> Option<PathBuf> {
+    let output = Command::new(env::var_os("RUSTC")?).args(["--print", "sysroot"]).output().ok()?;
+    let sysroot = String::from_utf8(output.stdout).ok()?;
+    let tools = Path::new(sysroot.trim()).join("lib/rustlib").join(env::var_os("HOST")?).join("bin");
+    Some(tools.join("rust-objcopy"))
+}
+
+fn runs(tool: &Path) -> bool {
+    Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// Every symbol that the object defines for others, and the signatures of its COMDAT groups.
+fn defined_symbols(path: &Path) -> Vec<String> {
+    let data = fs::read(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+    let file = object::File::parse(&*data).unwrap_or_else(|error| panic!("cannot parse {}: {error}", path.display()));
+    let signatures: HashSet<_> = file.comdats().map(|comdat| comdat.symbol()).collect();
+    file.symbols()
+        .filter(|symbol| (!symbol.is_undefined() && symbol.is_global()) || signatures.contains(&symbol.index()))
+        .filter_map(|symbol| symbol.name().ok().map(str::to_owned))
+        .filter(|name| !name.is_empty())
+        .collect()
+}

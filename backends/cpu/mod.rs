@@ -1,0 +1,134 @@
+//! llama.cpp on the CPU, once per instruction set: backends `cpu-<tier>`.
+//!
+//! `tiers.rs` is the table, `build.rs` compiles what the cargo features ask for, and the list of what was built registers
+//! one [`CpuBackend`] a tier.
+
+mod tiers;
+
+use std::{ops::ControlFlow, path::Path, sync::Arc};
+
+use tiers::{TIERS, Tier};
+
+use super::ggml::{self, CpuRegistration, LlamaModel};
+use crate::{
+    backend::{
+        Backend, BackendModel, Device, DeviceKind, Ineligible, LoadError, LoadRequest, ModelProfile, Rates, Score,
+        Unavailable, Vocabulary, roofline,
+    },
+    hardware::Hardware,
+};
+
+/// One tier of ggml-cpu.
+#[derive(Debug)]
+struct CpuBackend {
+    id: &'static str,
+    tier: &'static Tier,
+    registration: CpuRegistration,
+}
+
+impl Backend for CpuBackend {
+    fn id(&self) -> &'static str {
+        self.id
+    }
+
+    fn summary(&self) -> String {
+        let features = self.tier.requires.join(" ");
+        format!("llama.cpp, {features}")
+    }
+
+    fn devices(&self, hardware: &Hardware) -> Result<Vec<Device>, Unavailable> {
+        let missing = hardware.cpu.features.missing(self.tier.requires);
+        if !missing.is_empty() {
+            return Err(Unavailable::MissingCpuFeatures(missing.into_iter().map(str::to_owned).collect()));
+        }
+        Ok(vec![Device {
+            id: "cpu".to_owned(),
+            name: hardware.cpu.brand.clone(),
+            kind: DeviceKind::Cpu,
+            memory: hardware.memory.available,
+        }])
+    }
+
+    fn score(&self, _device: &Device, hardware: &Hardware, model: &ModelProfile) -> Result<Score, Ineligible> {
+        if !ggml::knows_architecture(&model.architecture) {
+            return Err(Ineligible::Architecture(model.architecture.clone()));
+        }
+        Ok(roofline(model, &predicted_rates(self.tier, hardware)))
+    }
+
+    fn load(
+        &self,
+        _device: &Device,
+        request: &LoadRequest,
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Arc<dyn BackendModel>, LoadError> {
+        Ok(Arc::new(LlamaModel::load(self.id, self.registration, request, progress)?))
+    }
+
+    fn vocabulary(&self, path: &Path) -> Option<Result<Arc<dyn Vocabulary>, LoadError>> {
+        Some(ggml::load_vocabulary(path))
+    }
+}
+
+/// What the tier does on all cores that a context uses by default.
+///
+/// The table has multiply-adds a cycle and core; clock and bandwidth of a machine that nobody measured are assumed. All
+/// tiers of a machine share the assumption, so it cannot change their order.
+fn predicted_rates(tier: &Tier, hardware: &Hardware) -> Rates {
+    /// Cycles a second.
+    const CLOCK: f64 = 3.0e9;
+    /// Bytes a second that one core reads, and that the memory gives to all of them.
+    const CORE_BANDWIDTH: f64 = 12.0e9;
+    const MEMORY_BANDWIDTH: f64 = 40.0e9;
+    let threads = f64::from(hardware.default_threads().get());
+    let rate = |per_cycle: f64| per_cycle * CLOCK * threads;
+    Rates {
+        quantized: rate(tier.rates.quantized),
+        float: rate(tier.rates.float),
+        quantized_vector: rate(tier.rates.quantized_vector),
+        float_vector: rate(tier.rates.float_vector),
+        bandwidth: (CORE_BANDWIDTH * threads).min(MEMORY_BANDWIDTH),
+    }
+}
+
+/// The row of the table with this id.
+const fn tier(id: &str) -> &'static Tier {
+    let mut index = 0;
+    while index < TIERS.len() {
+        if same(TIERS[index].id.as_bytes(), id.as_bytes()) {
+            return &TIERS[index];
+        }
+        index += 1;
+    }
+    panic!("build.rs built a tier that the table does not have")
+}
+
+/// `==` for constants.
+const fn same(left: &[u8], right: &[u8]) -> bool {
+    let mut index = 0;
+    while index < left.len() && index < right.len() && left[index] == right[index] {
+        index += 1;
+    }
+    index == left.len() && index == right.len()
+}
+
+/// Registers the backend of one tier that build.rs built: its name and its renamed `ggml_backend_cpu_reg`.
+macro_rules! register_tier {
+    ($id:literal, $function:ident) => {
+        const _: () = {
+            unsafe extern "C" {
+                fn $function() -> llama_cpp_sys_2::ggml_backend_reg_t;
+            }
+            static BACKEND: CpuBackend = CpuBackend {
+                id: concat!("cpu-", $id),
+                tier: tier($id),
+                // SAFETY: build.rs compiled the function for this tier, and a backend is loaded from only where `devices`
+                // found that the CPU has what the tier requires.
+                registration: unsafe { CpuRegistration::new($function) },
+            };
+            $crate::register_backend!(&BACKEND);
+        };
+    };
+}
+
+include!(concat!(env!("OUT_DIR"), "/built_tiers.rs"));

@@ -1,0 +1,90 @@
+//! Finds the llama.cpp that the sys crate built, and compiles the C++ shim against it.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+/// The llama.cpp source tree that `llama-cpp-sys-2` was built from.
+pub struct Source {
+    llama: PathBuf,
+}
+
+impl Source {
+    /// Follows the sys crate's build metadata to its CMake cache, which names the source folder.
+    pub fn find() -> Self {
+        let cmake_dir = env::var("DEP_LLAMA_GGML_CMAKE_DIR")
+            .expect("llama-cpp-sys-2 exports DEP_LLAMA_GGML_CMAKE_DIR to the crates that depend on it directly");
+        let out_dir = Path::new(&cmake_dir)
+            .ancestors()
+            .nth(2)
+            .expect("DEP_LLAMA_GGML_CMAKE_DIR is <OUT_DIR>/lib/cmake");
+        let cache = out_dir.join("build").join("CMakeCache.txt");
+        let text = std::fs::read_to_string(&cache)
+            .unwrap_or_else(|error| panic!("cannot read the sys crate's {}: {error}", cache.display()));
+        let home = text
+            .lines()
+            .find_map(|line| line.strip_prefix("CMAKE_HOME_DIRECTORY:INTERNAL="))
+            .unwrap_or_else(|| panic!("{} does not name CMAKE_HOME_DIRECTORY", cache.display()));
+        println!("cargo:rerun-if-changed={}", cache.display());
+        Self { llama: PathBuf::from(home) }
+    }
+
+    /// `llama.cpp/ggml`.
+    pub fn ggml(&self) -> PathBuf {
+        self.llama.join("ggml")
+    }
+
+    /// `llama.cpp/ggml/src/ggml-cpu`.
+    pub fn ggml_cpu(&self) -> PathBuf {
+        self.ggml().join("src").join("ggml-cpu")
+    }
+
+    fn llama(&self, folder: &str) -> PathBuf {
+        self.llama.join(folder)
+    }
+}
+
+/// Compiles `shim.cpp`: every call into llama.cpp that may throw, with the exception turned into an error.
+pub fn build_shim(source: &Source) {
+    println!("cargo:rerun-if-changed=backends/ggml/shim.cpp");
+    println!("cargo:rerun-if-changed=backends/ggml/shim.h");
+    use_compiler_launcher();
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .cpp_link_stdlib(None) // the sys crate links libstdc++, statically
+        .warnings(true)
+        .extra_warnings(false)
+        .flag_if_supported("-Wno-unused-parameter")
+        .include(source.llama("include"))
+        .include(source.llama("src"))
+        .include(source.ggml().join("include"))
+        .include(source.ggml().join("src"))
+        .file("backends/ggml/shim.cpp")
+        .debug(false)
+        .compile("gguf_loader_shim");
+}
+
+/// Runs the compiler through the launcher that CMake builds use (ccache), so that both halves of the build are cached.
+fn use_compiler_launcher() {
+    for (launcher, compiler, default) in
+        [("CMAKE_C_COMPILER_LAUNCHER", "CC", "cc"), ("CMAKE_CXX_COMPILER_LAUNCHER", "CXX", "c++")]
+    {
+        println!("cargo:rerun-if-env-changed={launcher}");
+        let Ok(launcher) = env::var(launcher) else { continue };
+        let target = env::var("TARGET").expect("cargo sets TARGET").replace('-', "_");
+        let specific = format!("{compiler}_{target}");
+        let tool = env::var(&specific)
+            .or_else(|_| env::var(compiler))
+            .unwrap_or_else(|_| if is_native() { default.to_owned() } else { String::new() });
+        if !tool.is_empty() && !tool.contains(&launcher) {
+            // SAFETY: build scripts start with one thread, and none has been spawned yet.
+            unsafe { env::set_var(specific, format!("{launcher} {tool}")) };
+        }
+    }
+}
+
+fn is_native() -> bool {
+    env::var("HOST") == env::var("TARGET")
+}

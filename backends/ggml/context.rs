@@ -1,0 +1,344 @@
+//! Owner of a `llama_context`: the KV cache, its threads, and the arrays of its batches.
+
+use std::{
+    ffi::c_void,
+    num::NonZeroU32,
+    panic,
+    ptr::{self, NonNull},
+    slice,
+    sync::Arc,
+};
+
+use llama_cpp_sys_2 as sys;
+
+use super::{
+    ENGINE,
+    ffi::{self, AbortCallback},
+    log::capture_errors,
+    memory::context_bytes,
+    model::{LlamaModel, message},
+    process,
+    threadpool::{MAX_THREADS, Threadpool},
+};
+use crate::{
+    backend::{
+        BackendContext, BackendModel, Batch, CancelToken, ContextError, ContextLimits, ContextOptions, DecodeError,
+        Position, SequenceEdit, SequenceId,
+    },
+    hardware::Hardware,
+};
+
+/// Context length when none is asked for, unless the model was trained for less.
+const DEFAULT_LENGTH: u32 = 4096;
+
+/// Most sequences that a context can keep (`LLAMA_MAX_SEQ`).
+const MAX_SEQUENCES: u32 = 256;
+
+/// A context on one tier. Fields are dropped in this order: the context, the threads that it used, the model.
+#[derive(Debug)]
+pub(super) struct LlamaContext {
+    raw: RawContext,
+    _threads: Threadpool,
+    model: Arc<LlamaModel>,
+    /// Read by the abort callback of `raw`: boxed, so that its address stays.
+    cancel: Box<CancelToken>,
+    limits: ContextLimits,
+    /// Whether there is a KV cache. Encoders have none: each batch stands alone.
+    has_memory: bool,
+    /// The position after the last token of each sequence.
+    next: Vec<Position>,
+    arrays: BatchArrays,
+}
+
+#[derive(Debug)]
+struct RawContext(NonNull<sys::llama_context>);
+
+// SAFETY: a context may be used from any thread, by one at a time; `LlamaContext` is not `Sync`.
+unsafe impl Send for RawContext {}
+
+impl Drop for RawContext {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from llama.cpp and is freed once; the model outlives it.
+        unsafe { sys::llama_free(self.0.as_ptr()) };
+    }
+}
+
+impl LlamaContext {
+    pub(super) fn new(model: Arc<LlamaModel>, options: &ContextOptions) -> Result<Self, ContextError> {
+        let limits = plan(&model, options)?;
+        let cancel = Box::new(options.cancel.clone());
+        let params = params(&limits, &cancel);
+        let ((raw, threads), errors) = process::with_cpu(Some(model.registration), |registered| {
+            capture_errors(|| {
+                // SAFETY: the model is valid, and `cancel` outlives the context.
+                let raw = unsafe { ffi::gl_context_new(model.raw.as_ptr(), &params) };
+                (raw, registered.and_then(|registered| Threadpool::new(registered, limits.threads)))
+            })
+        });
+        let Some(raw) = NonNull::new(raw).map(RawContext) else {
+            return Err(ContextError::Refused { engine: ENGINE, message: message(errors) });
+        };
+        let threads = threads.ok_or_else(|| ContextError::Refused {
+            engine: ENGINE,
+            message: format!("the system did not start {} threads", limits.threads),
+        })?;
+        // SAFETY: both are valid, and the pool is dropped after the context.
+        unsafe { sys::llama_attach_threadpool(raw.0.as_ptr(), threads.as_ptr(), threads.as_ptr()) };
+        // SAFETY: the context is valid.
+        let has_memory = !unsafe { sys::llama_get_memory(raw.0.as_ptr()) }.is_null();
+        let limits = if has_memory {
+            limits
+        } else {
+            // llama.cpp asserts that an encoder's batch is one ubatch.
+            ContextLimits { batch: limits.ubatch.min(limits.batch), ..limits }
+        };
+        Ok(Self {
+            raw,
+            _threads: threads,
+            model,
+            cancel,
+            limits,
+            has_memory,
+            next: vec![0; limits.sequences as usize],
+            arrays: BatchArrays::with_capacity(limits.batch as usize),
+        })
+    }
+
+    fn as_ptr(&self) -> *mut sys::llama_context {
+        self.raw.0.as_ptr()
+    }
+
+    /// After a decode that did not finish, llama.cpp's memory knows what stayed.
+    fn reread_positions(&mut self) {
+        if !self.has_memory {
+            return;
+        }
+        for (sequence, next) in self.next.iter_mut().enumerate() {
+            // SAFETY: the context is valid.
+            let memory = unsafe { sys::llama_get_memory(self.raw.0.as_ptr()) };
+            // SAFETY: the sequence is below the number that the context was created with.
+            let last = unsafe { sys::llama_memory_seq_pos_max(memory, sequence as sys::llama_seq_id) };
+            *next = Position::try_from(last + 1).unwrap_or(0);
+        }
+    }
+
+    fn edit_error(&self, edit: SequenceEdit) -> DecodeError {
+        DecodeError::SequenceEdit(format!("the model's memory refused {edit:?}"))
+    }
+
+    fn check_sequence(&self, sequence: SequenceId) -> Result<sys::llama_seq_id, DecodeError> {
+        if sequence >= self.limits.sequences {
+            let limit = self.limits.sequences;
+            return Err(DecodeError::SequenceEdit(format!("there is no sequence {sequence}, the context has {limit}")));
+        }
+        Ok(sequence as sys::llama_seq_id)
+    }
+}
+
+impl BackendContext for LlamaContext {
+    fn limits(&self) -> &ContextLimits {
+        &self.limits
+    }
+
+    fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError> {
+        batch.check(self.model.shape().n_vocab, &self.limits)?;
+        batch.check_positions(&self.next, &mut self.arrays.expected)?;
+        if self.cancel.is_cancelled() {
+            return Err(DecodeError::Cancelled);
+        }
+        let raw_batch = self.arrays.fill(batch);
+        // SAFETY: the context is valid. The arrays hold `n_tokens` entries; tokens, sequences and positions were checked,
+        // and the batch is within `n_batch`: the preconditions that llama_decode asserts.
+        let (status, errors) = capture_errors(|| unsafe { ffi::gl_decode(self.as_ptr(), &raw_batch) });
+        match status {
+            0 => {
+                if self.has_memory {
+                    self.next.copy_from_slice(&self.arrays.expected);
+                }
+                Ok(())
+            }
+            failed => {
+                self.arrays.outputs.clear();
+                self.reread_positions();
+                Err(match failed {
+                    1 => DecodeError::ContextFull {
+                        used: self.next.iter().sum(),
+                        limit: self.limits.context.saturating_mul(self.limits.sequences),
+                        requested: batch.len() as u32,
+                    },
+                    2 => DecodeError::Cancelled,
+                    _ => DecodeError::Failed { engine: ENGINE, message: message(errors) },
+                })
+            }
+        }
+    }
+
+    fn logits(&self, index: usize) -> Option<&[f32]> {
+        // llama.cpp logs an error for a row that was not asked for.
+        if !*self.arrays.outputs.get(index)? {
+            return None;
+        }
+        // SAFETY: the context is valid and the row was computed.
+        let row = unsafe { sys::llama_get_logits_ith(self.as_ptr(), i32::try_from(index).ok()?) };
+        let row = NonNull::new(row)?;
+        // SAFETY: a row has `n_vocab` numbers and stays until the next decode, which needs `&mut self`.
+        Some(unsafe { slice::from_raw_parts(row.as_ptr(), self.model.shape().n_vocab as usize) })
+    }
+
+    fn edit(&mut self, edit: SequenceEdit) -> Result<(), DecodeError> {
+        if !self.has_memory {
+            return Ok(());
+        }
+        let done = match edit {
+            // SAFETY: the context is valid and has a memory.
+            SequenceEdit::Clear => unsafe { ffi::gl_sequences_clear(self.as_ptr()) },
+            SequenceEdit::Truncate { sequence, from } => {
+                let id = self.check_sequence(sequence)?;
+                from >= self.next[sequence as usize]
+                    // SAFETY: as above, and the sequence exists.
+                    || unsafe { ffi::gl_sequence_truncate(self.as_ptr(), id, from as sys::llama_pos) }
+            }
+            SequenceEdit::Copy { from, to } => {
+                let (source, target) = (self.check_sequence(from)?, self.check_sequence(to)?);
+                // SAFETY: as above, and both sequences exist.
+                source == target || unsafe { ffi::gl_sequence_copy(self.as_ptr(), source, target) }
+            }
+        };
+        self.reread_positions();
+        if done { Ok(()) } else { Err(self.edit_error(edit)) }
+    }
+
+    fn next_position(&self, sequence: SequenceId) -> Position {
+        self.next.get(sequence as usize).copied().unwrap_or(0)
+    }
+
+    fn executed_by(&self) -> String {
+        // SAFETY: the context is valid.
+        let running = unsafe { ffi::gl_cpu_graph_compute(self.as_ptr()) };
+        let own = process::with_cpu(Some(self.model.registration), |registered| match registered {
+            // SAFETY: the registration is one of ggml's CPU backends.
+            Some(registered) => unsafe { ffi::gl_registration_graph_compute(registered.as_ptr()) },
+            None => ptr::null(),
+        });
+        if !running.is_null() && running == own {
+            self.model.backend.to_owned()
+        } else {
+            format!("foreign code at {running:p}")
+        }
+    }
+}
+
+/// Turns options into what the context will have, or says what does not fit.
+fn plan(model: &LlamaModel, options: &ContextOptions) -> Result<ContextLimits, ContextError> {
+    let profile = &model.profile;
+    if profile.vocabulary_only {
+        return Err(ContextError::VocabularyOnly);
+    }
+    let hardware = Hardware::detect();
+    let threads = options.threads.unwrap_or_else(|| hardware.default_threads()).get();
+    if threads > MAX_THREADS {
+        return Err(ContextError::Threads { requested: threads, limit: MAX_THREADS });
+    }
+    let sequences = options.sequences.get();
+    if sequences > MAX_SEQUENCES {
+        return Err(ContextError::Sequences { requested: sequences, limit: MAX_SEQUENCES });
+    }
+    let trained = profile.n_ctx_train.max(1);
+    let context = options.length.map_or(trained.min(DEFAULT_LENGTH), NonZeroU32::get);
+    let batch = options.batch.get().min(context.saturating_mul(sequences));
+    let ubatch = options.ubatch.get().min(batch);
+    let needed = context_bytes(profile, context, sequences, ubatch);
+    let available = hardware.memory.available;
+    let total = u64::from(context) * u64::from(sequences);
+    if needed > available || total > i32::MAX as u64 {
+        return Err(ContextError::Memory { needed, available });
+    }
+    Ok(ContextLimits { context, batch, ubatch, sequences, threads })
+}
+
+fn params(limits: &ContextLimits, cancel: &CancelToken) -> sys::llama_context_params {
+    // SAFETY: a plain function.
+    let mut params = unsafe { sys::llama_context_default_params() };
+    // Each sequence has a cache of its own (not unified), so that one cannot take another's room.
+    params.n_ctx = limits.context * limits.sequences;
+    params.kv_unified = false;
+    params.n_batch = limits.batch;
+    params.n_ubatch = limits.ubatch;
+    params.n_seq_max = limits.sequences;
+    params.n_threads = limits.threads as i32;
+    params.n_threads_batch = limits.threads as i32;
+    params.no_perf = true;
+    params.abort_callback = Some(is_cancelled as AbortCallback);
+    params.abort_callback_data = ptr::from_ref(cancel).cast_mut().cast::<c_void>();
+    params
+}
+
+/// Called by ggml between the nodes of a graph.
+unsafe extern "C" fn is_cancelled(token: *mut c_void) -> bool {
+    // SAFETY: the context was created with a pointer to a `CancelToken` that it owns.
+    let token = unsafe { &*token.cast::<CancelToken>() };
+    panic::catch_unwind(|| token.is_cancelled()).unwrap_or(true)
+}
+
+/// The arrays that `llama_batch` points to, allocated once.
+#[derive(Debug)]
+struct BatchArrays {
+    tokens: Vec<sys::llama_token>,
+    positions: Vec<sys::llama_pos>,
+    sequence_counts: Vec<i32>,
+    sequences: Vec<sys::llama_seq_id>,
+    sequence_pointers: Pointers,
+    logits: Vec<i8>,
+    /// For each token of the last batch: whether it has logits.
+    outputs: Vec<bool>,
+    /// Where the sequences stand after the batch.
+    expected: Vec<Position>,
+}
+
+#[derive(Debug)]
+struct Pointers(Vec<*mut sys::llama_seq_id>);
+
+// SAFETY: the pointers go into a vector that is owned beside them and are rewritten before each use.
+unsafe impl Send for Pointers {}
+
+impl BatchArrays {
+    fn with_capacity(capacity: usize) -> Self {
+        Self {
+            tokens: Vec::with_capacity(capacity),
+            positions: Vec::with_capacity(capacity),
+            sequence_counts: Vec::with_capacity(capacity),
+            sequences: Vec::with_capacity(capacity),
+            sequence_pointers: Pointers(Vec::with_capacity(capacity)),
+            logits: Vec::with_capacity(capacity),
+            outputs: Vec::with_capacity(capacity),
+            expected: Vec::new(),
+        }
+    }
+
+    fn fill(&mut self, batch: &Batch) -> sys::llama_batch {
+        let items = batch.items();
+        self.tokens.clear();
+        self.tokens.extend(items.iter().map(|item| item.token as sys::llama_token));
+        self.positions.clear();
+        self.positions.extend(items.iter().map(|item| item.position as sys::llama_pos));
+        self.sequence_counts.clear();
+        self.sequence_counts.resize(items.len(), 1);
+        self.sequences.clear();
+        self.sequences.extend(items.iter().map(|item| item.sequence as sys::llama_seq_id));
+        self.sequence_pointers.0.clear();
+        self.sequence_pointers.0.extend(self.sequences.iter_mut().map(ptr::from_mut));
+        self.logits.clear();
+        self.logits.extend(items.iter().map(|item| i8::from(item.logits)));
+        self.outputs.clear();
+        self.outputs.extend(items.iter().map(|item| item.logits));
+        sys::llama_batch {
+            n_tokens: items.len() as i32,
+            token: self.tokens.as_mut_ptr(),
+            embd: ptr::null_mut(),
+            pos: self.positions.as_mut_ptr(),
+            n_seq_id: self.sequence_counts.as_mut_ptr(),
+            seq_id: self.sequence_pointers.0.as_mut_ptr(),
+            logits: self.logits.as_mut_ptr(),
+        }
+    }
+}

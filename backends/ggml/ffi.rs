@@ -1,0 +1,60 @@
+//! Declarations of `shim.h`: keep the two in step.
+
+use std::{
+    ffi::{c_char, c_void},
+    os::raw::c_int,
+};
+
+use llama_cpp_sys_2 as sys;
+
+/// What the functions with a status return after an exception.
+pub(crate) const EXCEPTION: i32 = i32::MIN;
+
+unsafe extern "C" {
+    pub(crate) fn gl_last_error() -> *const c_char;
+    pub(crate) fn gl_knows_architecture(name: *const c_char) -> bool;
+    pub(crate) fn gl_model_load(path: *const c_char, params: *const sys::llama_model_params) -> *mut sys::llama_model;
+    pub(crate) fn gl_context_new(
+        model: *mut sys::llama_model,
+        params: *const sys::llama_context_params,
+    ) -> *mut sys::llama_context;
+    pub(crate) fn gl_decode(context: *mut sys::llama_context, batch: *const sys::llama_batch) -> i32;
+    pub(crate) fn gl_tokenize(
+        vocab: *const sys::llama_vocab,
+        text: *const c_char,
+        length: i32,
+        tokens: *mut sys::llama_token,
+        capacity: i32,
+        add_special: bool,
+        parse_special: bool,
+    ) -> i32;
+    pub(crate) fn gl_token_to_piece(
+        vocab: *const sys::llama_vocab,
+        token: sys::llama_token,
+        bytes: *mut c_char,
+        capacity: i32,
+        special: bool,
+    ) -> i32;
+    pub(crate) fn gl_detokenize(
+        vocab: *const sys::llama_vocab,
+        tokens: *const sys::llama_token,
+        count: i32,
+        bytes: *mut c_char,
+        capacity: i32,
+        special: bool,
+    ) -> i32;
+    pub(crate) fn gl_sequence_truncate(context: *mut sys::llama_context, sequence: i32, from: i32) -> bool;
+    pub(crate) fn gl_sequence_copy(context: *mut sys::llama_context, from: i32, to: i32) -> bool;
+    pub(crate) fn gl_sequences_clear(context: *mut sys::llama_context) -> bool;
+    pub(crate) fn gl_cpu_graph_compute(context: *const sys::llama_context) -> *const c_void;
+    pub(crate) fn gl_registration_graph_compute(registration: sys::ggml_backend_reg_t) -> *const c_void;
+}
+
+/// `ggml_threadpool_new` of a tier.
+pub(crate) type ThreadpoolNew = unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> sys::ggml_threadpool_t;
+/// `ggml_threadpool_free` of a tier.
+pub(crate) type ThreadpoolFree = unsafe extern "C" fn(sys::ggml_threadpool_t);
+/// Says whether to stop a graph computation.
+pub(crate) type AbortCallback = unsafe extern "C" fn(*mut c_void) -> bool;
+/// A log level as ggml passes it.
+pub(crate) type LogLevel = c_int;

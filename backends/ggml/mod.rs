@@ -1,0 +1,33 @@
+//! What all llama.cpp-based backends share: owners of raw pointers, process set-up, the C++ shim.
+//!
+//! This folder and the tiers' registrations are the only places that call llama.cpp. Three rules keep them sound:
+//!
+//! * **No exception and no panic crosses the border.** What may throw is called through `shim.cpp`; callbacks catch panics.
+//! * **No call reaches a GGML_ASSERT.** Files are validated by [`gguf`](crate::gguf) first, batches by
+//!   [`Batch::check`](crate::backend::Batch::check), and each function here states the checks that it relies on.
+//! * **A model's tier is fixed when it is loaded.** See [`process`].
+
+mod context;
+pub(crate) mod ffi;
+mod log;
+mod memory;
+mod model;
+pub(crate) mod process;
+mod threadpool;
+mod vocabulary;
+
+pub(crate) use model::{LlamaModel, load_vocabulary};
+pub(crate) use process::CpuRegistration;
+
+/// How errors name this engine.
+pub(crate) const ENGINE: &str = "llama.cpp";
+
+/// Whether llama.cpp has a graph for this value of `general.architecture`.
+///
+/// Encoder-decoder models are not counted: their decoder asserts that an encoder ran before.
+pub(crate) fn knows_architecture(name: &str) -> bool {
+    const ENCODER_DECODER: &[&str] = &["t5", "t5encoder"];
+    let Ok(name_c) = std::ffi::CString::new(name) else { return false };
+    // SAFETY: the pointer is to a NUL-terminated string that outlives the call.
+    !ENCODER_DECODER.contains(&name) && unsafe { ffi::gl_knows_architecture(name_c.as_ptr()) }
+}

@@ -1,0 +1,198 @@
+//! Owners of `llama_model`.
+
+use std::{
+    ffi::{CStr, CString, c_void},
+    ops::ControlFlow,
+    panic::{self, AssertUnwindSafe},
+    path::Path,
+    ptr::{self, NonNull},
+    sync::Arc,
+};
+
+use llama_cpp_sys_2 as sys;
+
+use super::{
+    ENGINE,
+    context::LlamaContext,
+    ffi, log,
+    process::{self, CpuRegistration},
+    vocabulary::LlamaVocabulary,
+};
+use crate::backend::{
+    BackendContext, BackendModel, ContextError, ContextOptions, LoadError, LoadRequest, Mapping, ModelProfile,
+    ModelShape, Vocabulary,
+};
+
+/// Owner of a `llama_model`. Contexts and vocabularies hold an `Arc` of it.
+#[derive(Debug)]
+pub(super) struct RawModel(NonNull<sys::llama_model>);
+
+// SAFETY: a loaded model is only read; llama.cpp documents that contexts on several threads share one.
+unsafe impl Send for RawModel {}
+// SAFETY: as above.
+unsafe impl Sync for RawModel {}
+
+impl RawModel {
+    pub(super) fn as_ptr(&self) -> *mut sys::llama_model {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for RawModel {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from llama.cpp, and every context on it held an `Arc` of this owner.
+        unsafe { sys::llama_model_free(self.0.as_ptr()) };
+    }
+}
+
+/// A model on one tier.
+#[derive(Debug)]
+pub(crate) struct LlamaModel {
+    pub(super) raw: Arc<RawModel>,
+    pub(super) backend: &'static str,
+    pub(super) registration: CpuRegistration,
+    pub(super) profile: ModelProfile,
+    shape: ModelShape,
+    vocabulary: Arc<LlamaVocabulary>,
+}
+
+impl LlamaModel {
+    /// Loads the weights on the tier of `registration`, which the CPU can execute.
+    pub(crate) fn load(
+        backend: &'static str,
+        registration: CpuRegistration,
+        request: &LoadRequest,
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Self, LoadError> {
+        let mut options = Options { vocabulary_only: request.profile.vocabulary_only, mapping: request.mapping, progress };
+        let raw = Arc::new(load(Some(registration), &request.path, &mut options)?);
+        let vocabulary = Arc::new(LlamaVocabulary::new(raw.clone()));
+        let shape = shape(&raw, &request.profile);
+        Ok(Self { raw, backend, registration, profile: request.profile.clone(), shape, vocabulary })
+    }
+}
+
+impl BackendModel for LlamaModel {
+    fn shape(&self) -> &ModelShape {
+        &self.shape
+    }
+
+    fn vocabulary(&self) -> Option<Arc<dyn Vocabulary>> {
+        Some(self.vocabulary.clone())
+    }
+
+    fn context(self: Arc<Self>, options: &ContextOptions) -> Result<Box<dyn BackendContext>, ContextError> {
+        Ok(Box::new(LlamaContext::new(self, options)?))
+    }
+}
+
+/// Loads the vocabulary of a file, with or without weights. No tier is needed.
+pub(crate) fn load_vocabulary(path: &Path) -> Result<Arc<dyn Vocabulary>, LoadError> {
+    let mut options =
+        Options { vocabulary_only: true, mapping: Mapping::Map, progress: &mut |_| ControlFlow::Continue(()) };
+    let raw = load(None, path, &mut options)?;
+    Ok(Arc::new(LlamaVocabulary::new(Arc::new(raw))))
+}
+
+struct Options<'a> {
+    vocabulary_only: bool,
+    mapping: Mapping,
+    progress: &'a mut dyn FnMut(f32) -> ControlFlow<()>,
+}
+
+fn load(registration: Option<CpuRegistration>, path: &Path, options: &mut Options<'_>) -> Result<RawModel, LoadError> {
+    let path_c = c_path(path)?;
+    let mut progress = Progress { report: &mut *options.progress, cancelled: false, panic: None };
+    // An empty list of devices: the tier computes everything, whatever else is compiled in.
+    let mut devices: [sys::ggml_backend_dev_t; 1] = [ptr::null_mut()];
+    // SAFETY: a plain function.
+    let mut params = unsafe { sys::llama_model_default_params() };
+    params.devices = devices.as_mut_ptr();
+    params.n_gpu_layers = 0;
+    params.vocab_only = options.vocabulary_only;
+    params.load_mode = match options.mapping {
+        Mapping::Map => sys::LLAMA_LOAD_MODE_MMAP,
+        Mapping::Read => sys::LLAMA_LOAD_MODE_NONE,
+    };
+    params.progress_callback = Some(report_progress);
+    params.progress_callback_user_data = (&raw mut progress).cast::<c_void>();
+    let (raw, errors) = process::with_cpu(registration, |_| {
+        log::capture_errors(|| {
+            // SAFETY: the path is NUL-terminated, and `devices` and `progress` outlive the call.
+            unsafe { ffi::gl_model_load(path_c.as_ptr(), &params) }
+        })
+    });
+    let Progress { cancelled, panic, .. } = progress;
+    let raw = NonNull::new(raw).map(RawModel);
+    if let Some(payload) = panic {
+        drop(raw);
+        panic::resume_unwind(payload);
+    }
+    raw.ok_or_else(|| match cancelled {
+        true => LoadError::Cancelled,
+        false => LoadError::Refused { engine: ENGINE, message: message(errors) },
+    })
+}
+
+/// The engine's own words: its log, or the exception that the shim caught.
+pub(super) fn message(log: String) -> String {
+    if !log.is_empty() {
+        return log;
+    }
+    // SAFETY: the shim returns a NUL-terminated string that lives until its next call on this thread.
+    let exception = unsafe { CStr::from_ptr(ffi::gl_last_error()) }.to_string_lossy();
+    if exception.is_empty() { "no reason given".to_owned() } else { exception.into_owned() }
+}
+
+fn c_path(path: &Path) -> Result<CString, LoadError> {
+    let error = |message: &str| LoadError::Io {
+        path: path.to_owned(),
+        source: std::io::Error::new(std::io::ErrorKind::InvalidInput, message.to_owned()),
+    };
+    #[cfg(unix)]
+    let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
+    #[cfg(not(unix))]
+    let bytes = path.to_str().ok_or_else(|| error("the path is not valid Unicode"))?.as_bytes();
+    CString::new(bytes).map_err(|_| error("the path contains a NUL character"))
+}
+
+struct Progress<'a> {
+    report: &'a mut dyn FnMut(f32) -> ControlFlow<()>,
+    cancelled: bool,
+    panic: Option<Box<dyn std::any::Any + Send>>,
+}
+
+/// Returns whether to go on. The caller's closure may panic; the panic waits until llama.cpp has cleaned up.
+unsafe extern "C" fn report_progress(fraction: f32, user: *mut c_void) -> bool {
+    // SAFETY: `load` passes a `Progress` that outlives the call, and llama.cpp reports from the calling thread only.
+    let progress = unsafe { &mut *user.cast::<Progress<'_>>() };
+    match panic::catch_unwind(AssertUnwindSafe(|| (progress.report)(fraction.clamp(0.0, 1.0)))) {
+        Ok(ControlFlow::Continue(())) => true,
+        Ok(ControlFlow::Break(())) => {
+            progress.cancelled = true;
+            false
+        }
+        Err(payload) => {
+            progress.panic = Some(payload);
+            false
+        }
+    }
+}
+
+fn shape(raw: &RawModel, profile: &ModelProfile) -> ModelShape {
+    let model = raw.as_ptr();
+    let count = |value: i32| u32::try_from(value).unwrap_or(0);
+    // SAFETY: the model is valid.
+    let vocab = unsafe { sys::llama_model_get_vocab(model) };
+    ModelShape {
+        // SAFETY: the vocabulary lives as long as its model.
+        n_vocab: count(unsafe { sys::llama_vocab_n_tokens(vocab) }),
+        n_ctx_train: profile.n_ctx_train,
+        // SAFETY: the model is valid.
+        n_embd: count(unsafe { sys::llama_model_n_embd(model) }),
+        n_layer: profile.n_layer,
+        weight_bytes: profile.weight_bytes,
+        // SAFETY: the model is valid.
+        parameters: unsafe { sys::llama_model_n_params(model) },
+    }
+}

@@ -1,0 +1,74 @@
+//! The one process-wide piece of state that llama.cpp has: ggml's registry of backends.
+//!
+//! libllama takes the first CPU device of the registry when it loads a model or creates a context, and what it created
+//! keeps that device's function pointers afterwards. So the tier is a property of a model, chosen by which registration
+//! stands in the registry during the call. [`with_cpu`] holds a lock around it: models of different tiers live side by
+//! side, only the moments of their creation exclude each other.
+
+use std::sync::{Mutex, Once, PoisonError};
+
+use llama_cpp_sys_2 as sys;
+
+use super::log;
+
+/// A tier's `ggml_backend_cpu_reg`. Must be called only on a CPU that has the tier's features.
+#[derive(Clone, Copy)]
+pub(crate) struct CpuRegistration(unsafe extern "C" fn() -> sys::ggml_backend_reg_t);
+
+impl CpuRegistration {
+    /// # Safety
+    ///
+    /// `function` is the tier's renamed `ggml_backend_cpu_reg`, and whoever passes the value to [`with_cpu`] has made sure
+    /// that the CPU can execute the tier.
+    pub(crate) const unsafe fn new(function: unsafe extern "C" fn() -> sys::ggml_backend_reg_t) -> Self {
+        Self(function)
+    }
+}
+
+impl std::fmt::Debug for CpuRegistration {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("CpuRegistration")
+    }
+}
+
+/// A registration that ggml has handed out; lives as long as the process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Registered(sys::ggml_backend_reg_t);
+
+// SAFETY: registrations are static data of ggml; the functions used on them here only read.
+unsafe impl Send for Registered {}
+
+impl Registered {
+    pub(crate) fn as_ptr(self) -> sys::ggml_backend_reg_t {
+        self.0
+    }
+}
+
+static CURRENT: Mutex<Option<Registered>> = Mutex::new(None);
+static INITIALISE: Once = Once::new();
+
+/// Runs `call` while `registration`, or none, is the registry's CPU.
+pub(crate) fn with_cpu<R>(registration: Option<CpuRegistration>, call: impl FnOnce(Option<Registered>) -> R) -> R {
+    INITIALISE.call_once(|| {
+        log::install();
+        // SAFETY: called once, before any other function of llama.cpp.
+        unsafe { sys::llama_backend_init() };
+    });
+    // The state is valid at every point where a panic could poison the lock.
+    let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(registration) = registration {
+        // SAFETY: the caller of `CpuRegistration::new` made sure that the CPU can execute the tier.
+        let wanted = Registered(unsafe { registration.0() });
+        if *current != Some(wanted) {
+            if let Some(previous) = current.take() {
+                // SAFETY: `previous` is registered, and the lock keeps others from the registry. Models that were
+                // created with it keep its functions, which are static code.
+                unsafe { sys::ggml_backend_unload(previous.0) };
+            }
+            // SAFETY: `wanted` is a registration of ggml, and the lock keeps others from the registry.
+            unsafe { sys::ggml_backend_register(wanted.0) };
+            *current = Some(wanted);
+        }
+    }
+    call(*current)
+}

@@ -1,0 +1,129 @@
+#include "shim.h"
+
+#include "ggml-backend-impl.h"
+#include "llama-arch.h"
+#include "llama-context.h"
+
+#include <exception>
+#include <string>
+
+namespace {
+
+thread_local std::string last_error;
+
+// Runs `call`; after an exception the message is kept and `failed` is returned.
+template <typename Result, typename Call> Result guarded(Result failed, Call call) {
+    last_error.clear();
+    try {
+        return call();
+    } catch (const std::exception & exception) {
+        last_error = exception.what();
+    } catch (...) {
+        last_error = "unknown C++ exception";
+    }
+    return failed;
+}
+
+} // namespace
+
+extern "C" {
+
+// libggml calls this once, when its registry of backends is first used, and it is the one symbol by which llama.cpp would
+// pull in the CPU backend that the sys crate built for a fixed instruction set. Defining it here keeps that one out of the
+// binary; answering NULL leaves the registry empty until a tier is registered on purpose.
+ggml_backend_reg_t ggml_backend_cpu_reg(void) {
+    return nullptr;
+}
+
+const char * gl_last_error(void) {
+    return last_error.c_str();
+}
+
+bool gl_knows_architecture(const char * name) {
+    return guarded(false, [&] {
+        const llm_arch arch = llm_arch_from_string(name);
+        return arch != LLM_ARCH_UNKNOWN && arch != LLM_ARCH_CLIP;
+    });
+}
+
+llama_model * gl_model_load(const char * path, const llama_model_params * params) {
+    return guarded<llama_model *>(nullptr, [&] { return llama_model_load_from_file(path, *params); });
+}
+
+llama_context * gl_context_new(llama_model * model, const llama_context_params * params) {
+    return guarded<llama_context *>(nullptr, [&] { return llama_init_from_model(model, *params); });
+}
+
+int32_t gl_decode(llama_context * context, const llama_batch * batch) {
+    return guarded<int32_t>(GL_EXCEPTION, [&] {
+        const int32_t status = llama_decode(context, *batch);
+        llama_synchronize(context);
+        return status;
+    });
+}
+
+int32_t gl_tokenize(const llama_vocab * vocab, const char * text, int32_t length, llama_token * tokens, int32_t capacity,
+                    bool add_special, bool parse_special) {
+    return guarded<int32_t>(GL_EXCEPTION, [&] {
+        return llama_tokenize(vocab, text, length, tokens, capacity, add_special, parse_special);
+    });
+}
+
+int32_t gl_token_to_piece(const llama_vocab * vocab, llama_token token, char * bytes, int32_t capacity, bool special) {
+    return guarded<int32_t>(GL_EXCEPTION,
+                            [&] { return llama_token_to_piece(vocab, token, bytes, capacity, 0, special); });
+}
+
+int32_t gl_detokenize(const llama_vocab * vocab, const llama_token * tokens, int32_t count, char * bytes,
+                      int32_t capacity, bool special) {
+    return guarded<int32_t>(GL_EXCEPTION, [&] {
+        return llama_detokenize(vocab, tokens, count, bytes, capacity, /*remove_special=*/false, special);
+    });
+}
+
+bool gl_sequence_truncate(llama_context * context, llama_seq_id sequence, llama_pos from) {
+    return guarded(false, [&] { return llama_memory_seq_rm(llama_get_memory(context), sequence, from, -1); });
+}
+
+bool gl_sequence_copy(llama_context * context, llama_seq_id from, llama_seq_id to) {
+    return guarded(false, [&] {
+        llama_memory_t memory = llama_get_memory(context);
+        if (!llama_memory_seq_rm(memory, to, -1, -1)) {
+            return false;
+        }
+        llama_memory_seq_cp(memory, from, to, -1, -1);
+        return true;
+    });
+}
+
+bool gl_sequences_clear(llama_context * context) {
+    return guarded(false, [&] {
+        llama_memory_clear(llama_get_memory(context), false);
+        return true;
+    });
+}
+
+const void * gl_cpu_graph_compute(const llama_context * context) {
+    ggml_backend_sched_t scheduler = context->get_sched();
+    for (int i = 0; scheduler && i < ggml_backend_sched_get_n_backends(scheduler); ++i) {
+        ggml_backend_t backend = ggml_backend_sched_get_backend(scheduler, i);
+        if (ggml_backend_dev_type(ggml_backend_get_device(backend)) == GGML_BACKEND_DEVICE_TYPE_CPU) {
+            return reinterpret_cast<const void *>(backend->iface.graph_compute);
+        }
+    }
+    return nullptr;
+}
+
+const void * gl_registration_graph_compute(ggml_backend_reg_t registration) {
+    return guarded<const void *>(nullptr, [&]() -> const void * {
+        ggml_backend_t backend = ggml_backend_dev_init(ggml_backend_reg_dev_get(registration, 0), nullptr);
+        if (!backend) {
+            return nullptr;
+        }
+        const void * function = reinterpret_cast<const void *>(backend->iface.graph_compute);
+        ggml_backend_free(backend);
+        return function;
+    });
+}
+
+} // extern "C"

@@ -1,0 +1,51 @@
+// C interface of shim.cpp. `ffi.rs` declares the same functions; keep the two in step.
+//
+// Every function here calls code of llama.cpp that may throw. An exception never crosses into Rust: the function returns
+// its error value, and gl_last_error() has the message until the next call on the same thread.
+#pragma once
+
+#include "llama.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Message of the last exception on this thread; empty when there was none.
+const char * gl_last_error(void);
+
+// Whether llama.cpp has a graph for this value of `general.architecture`.
+bool gl_knows_architecture(const char * name);
+
+// NULL on failure. `devices` is a NULL-terminated list; an empty list keeps everything on the CPU.
+struct llama_model * gl_model_load(const char * path, const struct llama_model_params * params);
+
+// NULL on failure.
+struct llama_context * gl_context_new(struct llama_model * model, const struct llama_context_params * params);
+
+// What llama_decode returns; GL_EXCEPTION after an exception.
+int32_t gl_decode(struct llama_context * context, const struct llama_batch * batch);
+
+// What llama_tokenize, llama_token_to_piece and llama_detokenize return; GL_EXCEPTION after an exception.
+int32_t gl_tokenize(const struct llama_vocab * vocab, const char * text, int32_t length, llama_token * tokens,
+                    int32_t capacity, bool add_special, bool parse_special);
+int32_t gl_token_to_piece(const struct llama_vocab * vocab, llama_token token, char * bytes, int32_t capacity,
+                          bool special);
+int32_t gl_detokenize(const struct llama_vocab * vocab, const llama_token * tokens, int32_t count, char * bytes,
+                      int32_t capacity, bool special);
+
+// false when the memory cannot do it, and after an exception.
+bool gl_sequence_truncate(struct llama_context * context, llama_seq_id sequence, llama_pos from);
+bool gl_sequence_copy(struct llama_context * context, llama_seq_id from, llama_seq_id to);
+bool gl_sequences_clear(struct llama_context * context);
+
+// The function that computes graphs on the context's CPU backend: which tier really runs. NULL when there is none.
+const void * gl_cpu_graph_compute(const struct llama_context * context);
+
+// The same function of a registration, to compare with.
+const void * gl_registration_graph_compute(ggml_backend_reg_t registration);
+
+#define GL_EXCEPTION INT32_MIN
+
+#ifdef __cplusplus
+}
+#endif

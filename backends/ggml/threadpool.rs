@@ -1,0 +1,58 @@
+//! One persistent pool of compute threads a context.
+
+use std::{ffi::CStr, mem, ptr::NonNull};
+
+use llama_cpp_sys_2 as sys;
+
+use super::{
+    ffi::{ThreadpoolFree, ThreadpoolNew},
+    process::Registered,
+};
+
+/// Most threads that ggml's pool takes (`GGML_MAX_N_THREADS`).
+pub(super) const MAX_THREADS: u32 = 512;
+
+/// Owner of a tier's `ggml_threadpool`.
+#[derive(Debug)]
+pub(super) struct Threadpool {
+    raw: NonNull<sys::ggml_threadpool>,
+    free: ThreadpoolFree,
+}
+
+// SAFETY: the pool is used by one context at a time, and its functions may be called from any thread.
+unsafe impl Send for Threadpool {}
+
+impl Threadpool {
+    /// Starts `threads` - 1 threads; the thread that decodes is the last one. `None` when the system refuses.
+    ///
+    /// `threads` is from 1 to [`MAX_THREADS`].
+    pub(super) fn new(registered: Registered, threads: u32) -> Option<Self> {
+        // SAFETY: `ggml_threadpool_new` of this ggml has this signature.
+        let new: ThreadpoolNew = unsafe { mem::transmute(procedure(registered, c"ggml_threadpool_new")?) };
+        // SAFETY: `ggml_threadpool_free` of this ggml has this signature.
+        let free: ThreadpoolFree = unsafe { mem::transmute(procedure(registered, c"ggml_threadpool_free")?) };
+        let threads = i32::try_from(threads).ok()?;
+        // SAFETY: a plain function of its argument.
+        let mut params = unsafe { sys::ggml_threadpool_params_default(threads) };
+        // SAFETY: `params` is initialised, with a number of threads that the pool can hold.
+        let raw = unsafe { new(&mut params) };
+        Some(Self { raw: NonNull::new(raw)?, free })
+    }
+
+    pub(super) fn as_ptr(&self) -> sys::ggml_threadpool_t {
+        self.raw.as_ptr()
+    }
+}
+
+impl Drop for Threadpool {
+    fn drop(&mut self) {
+        // SAFETY: `free` belongs to the tier that made the pool, and the context that used it is gone.
+        unsafe { (self.free)(self.raw.as_ptr()) };
+    }
+}
+
+fn procedure(registered: Registered, name: &CStr) -> Option<*mut std::ffi::c_void> {
+    // SAFETY: the registration is static and the name NUL-terminated.
+    let address = unsafe { sys::ggml_backend_reg_get_proc_address(registered.as_ptr(), name.as_ptr()) };
+    (!address.is_null()).then_some(address)
+}

@@ -1,0 +1,159 @@
+//! Loading a model: validate the file, choose a backend, load the weights.
+#![forbid(unsafe_code)]
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    backend::{self, BackendModel, ContextError, ContextOptions, LoadRequest, Mapping, ModelProfile, ModelShape},
+    context::Context,
+    gguf::{Gguf, GgufError},
+    hardware::Hardware,
+    knobs::{KnobError, Knobs},
+    select::{ChooseError, ChooseOptions, Selection, choose},
+    tokenizer::{Tokenizer, TokenizerError},
+};
+
+/// A model in memory, on the backend that was chosen for it. Cheap to clone; the weights are freed with the last handle,
+/// contexts included.
+#[derive(Debug, Clone)]
+pub struct Model {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    profile: ModelProfile,
+    selection: Selection,
+    weights: Arc<dyn BackendModel>,
+    tokenizer: Result<Tokenizer, TokenizerError>,
+}
+
+/// How to load a model. The default asks the environment ([`knobs`](crate::knobs)) which backends may run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// How to choose the backend; `None` asks the environment, and without an answer there takes the fastest.
+    pub choose: Option<ChooseOptions>,
+    /// How the weights reach memory.
+    pub mapping: Mapping,
+}
+
+impl LoadOptions {
+    /// Sets how to choose the backend, whatever the environment says.
+    pub fn with_choose(mut self, choose: ChooseOptions) -> Self {
+        self.choose = Some(choose);
+        self
+    }
+
+    /// Sets how the weights reach memory.
+    pub fn with_mapping(mut self, mapping: Mapping) -> Self {
+        self.mapping = mapping;
+        self
+    }
+}
+
+impl Model {
+    /// Loads `path`, or the split file that starts with it, on the fastest backend.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, LoadError> {
+        Self::load_with(path, &LoadOptions::default(), |_| ControlFlow::Continue(()))
+    }
+
+    /// Like [`load`](Self::load), with options. `progress` gets the fraction done, from 0 to 1; when it breaks, the load
+    /// ends with [`backend::LoadError::Cancelled`] and nothing stays allocated.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`].
+    pub fn load_with(
+        path: impl AsRef<Path>,
+        options: &LoadOptions,
+        mut progress: impl FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Self, LoadError> {
+        let path = path.as_ref();
+        let profile = Gguf::open(path)?.profile()?;
+        let choose_options = match &options.choose {
+            Some(options) => options.clone(),
+            None => Knobs::from_environment().choose_options()?,
+        };
+        let selection = choose(&Hardware::detect(), &profile, &choose_options)?;
+        let request = LoadRequest { path: path.to_owned(), profile, mapping: options.mapping };
+        let weights = selection.backend().load(selection.device(), &request, &mut progress)?;
+        let tokenizer = match weights.vocabulary() {
+            Some(vocabulary) => Ok(Tokenizer::new(vocabulary)),
+            None => Tokenizer::of_validated(path),
+        };
+        let LoadRequest { path, profile, .. } = request;
+        Ok(Self { inner: Arc::new(Inner { path, profile, selection, weights, tokenizer }) })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// The id of the backend that runs the model.
+    pub fn backend(&self) -> &'static str {
+        self.inner.selection.backend().id()
+    }
+
+    /// Which backend was chosen, and why not the others.
+    pub fn selection(&self) -> &Selection {
+        &self.inner.selection
+    }
+
+    /// What the file holds.
+    pub fn profile(&self) -> &ModelProfile {
+        &self.inner.profile
+    }
+
+    /// The model's sizes.
+    pub fn shape(&self) -> &ModelShape {
+        self.inner.weights.shape()
+    }
+
+    /// The model's tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError`] when no compiled backend can read the vocabulary.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, &TokenizerError> {
+        self.inner.tokenizer.as_ref()
+    }
+
+    /// Opens a context: a KV cache and the threads that compute on it.
+    ///
+    /// # Errors
+    ///
+    /// [`ContextError`], among others when the memory does not suffice.
+    pub fn context(&self, options: &ContextOptions) -> Result<Context, ContextError> {
+        let inner = self.inner.weights.clone().context(options)?;
+        Ok(Context::new(self.clone(), inner, options.cancel.clone()))
+    }
+}
+
+/// Why a model could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The file is not a GGUF model that can be loaded safely.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// An environment variable makes no sense.
+    #[error(transparent)]
+    Knob(#[from] KnobError),
+    /// No backend may or can run the model.
+    #[error(transparent)]
+    Choose(#[from] ChooseError),
+    /// The chosen backend could not load it.
+    #[error(transparent)]
+    Backend(#[from] backend::LoadError),
+}

@@ -1,0 +1,86 @@
+//! Which cargo feature brings which backend, so that an error can say how to get one that is not compiled in.
+
+/// A backend that the library has, whether this program was built with it or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KnownBackend {
+    /// Its id.
+    pub id: &'static str,
+    /// The cargo feature that compiles it.
+    pub feature: &'static str,
+    /// The only processor architecture that it is for, as in [`std::env::consts::ARCH`].
+    pub architecture: Option<&'static str>,
+}
+
+const X86_64: &str = "x86_64";
+const AARCH64: &str = "aarch64";
+
+const fn tier(id: &'static str, feature: &'static str, architecture: &'static str) -> KnownBackend {
+    KnownBackend { id, feature, architecture: Some(architecture) }
+}
+
+/// Every backend of the library; a test compares it with Cargo.toml.
+pub(super) const BACKENDS: &[KnownBackend] = &[
+    KnownBackend { id: "reference", feature: "reference", architecture: None },
+    tier("cpu-x64", "cpu", X86_64),
+    tier("cpu-sse42", "cpu-sse42", X86_64),
+    tier("cpu-sandybridge", "cpu-sandybridge", X86_64),
+    tier("cpu-ivybridge", "cpu-ivybridge", X86_64),
+    tier("cpu-piledriver", "cpu-piledriver", X86_64),
+    tier("cpu-haswell", "cpu-haswell", X86_64),
+    tier("cpu-alderlake", "cpu-alderlake", X86_64),
+    tier("cpu-skylakex", "cpu-skylakex", X86_64),
+    tier("cpu-cannonlake", "cpu-cannonlake", X86_64),
+    tier("cpu-cascadelake", "cpu-cascadelake", X86_64),
+    tier("cpu-icelake", "cpu-icelake", X86_64),
+    tier("cpu-cooperlake", "cpu-cooperlake", X86_64),
+    tier("cpu-zen4", "cpu-zen4", X86_64),
+    tier("cpu-sapphirerapids", "cpu-sapphirerapids", X86_64),
+    tier("cpu-armv8", "cpu", AARCH64),
+    tier("cpu-armv8-dotprod", "cpu-armv8-dotprod", AARCH64),
+    tier("cpu-armv8-fp16", "cpu-armv8-fp16", AARCH64),
+    tier("cpu-armv8-i8mm", "cpu-armv8-i8mm", AARCH64),
+    tier("cpu-armv8-sve", "cpu-armv8-sve", AARCH64),
+    tier("cpu-armv9-sve2", "cpu-armv9-sve2", AARCH64),
+    tier("cpu-armv9-sme", "cpu-armv9-sme", AARCH64),
+    tier("cpu-apple-m1", "cpu-apple-m1", AARCH64),
+    tier("cpu-apple-m2", "cpu-apple-m2", AARCH64),
+    tier("cpu-apple-m4", "cpu-apple-m4", AARCH64),
+];
+
+/// The backend of this id.
+pub(super) fn backend(id: &str) -> Option<&'static KnownBackend> {
+    BACKENDS.iter().find(|backend| backend.id == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::BACKENDS;
+
+    /// Features that do not stand for one backend.
+    const OTHERS: [&str; 5] = ["default", "cli", "synth", "cpu-common", "cpu-all"];
+
+    #[test]
+    fn every_backend_feature_of_the_manifest_is_listed() {
+        let manifest = include_str!("../../Cargo.toml");
+        let section = manifest.split("\n[features]\n").nth(1).expect("a section of features");
+        let section = section.split("\n[").next().expect("the section's own text");
+        let declared: BTreeSet<&str> = section
+            .lines()
+            .filter(|line| line.starts_with(|first: char| first.is_ascii_lowercase()))
+            .filter_map(|line| line.split_once(" = ").map(|(feature, _)| feature))
+            .filter(|feature| !OTHERS.contains(feature))
+            .collect();
+        let listed: BTreeSet<&str> = BACKENDS.iter().map(|backend| backend.feature).collect();
+        assert_eq!(declared, listed);
+    }
+
+    #[test]
+    fn every_id_is_listed_once_and_can_be_spelt_in_a_policy() {
+        let ids: BTreeSet<&str> = BACKENDS.iter().map(|backend| backend.id).collect();
+        assert_eq!(ids.len(), BACKENDS.len());
+        assert!(ids.into_iter().all(super::super::registry::is_id));
+    }
+}

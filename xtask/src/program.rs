@@ -1,0 +1,152 @@
+//! Our own command-line program as the tests and comparisons see it: natively, or under an emulator.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+
+use crate::process::{ProcessError, capture};
+
+/// The program, and what stands before it on the command line.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    emulator: Vec<OsString>,
+    path: PathBuf,
+}
+
+/// The program failed, or said something else than agreed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ProgramError {
+    #[error("the program failed")]
+    Process(#[from] ProcessError),
+    #[error("cannot read the JSON of `{subcommand}`")]
+    Json {
+        subcommand: &'static str,
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// One row of `bench --json`: a prompt (`n_gen` is 0) or a generation (`n_prompt` is 0).
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct BenchRow {
+    pub(crate) backend: String,
+    pub(crate) n_prompt: u32,
+    pub(crate) n_gen: u32,
+    pub(crate) tokens_per_second: f64,
+}
+
+impl Program {
+    /// Runs on this machine's CPU.
+    pub(crate) fn native(path: PathBuf) -> Self {
+        Self { emulator: Vec::new(), path }
+    }
+
+    /// Runs under an emulator: its program and arguments.
+    pub(crate) fn under(emulator: Vec<OsString>, path: PathBuf) -> Self {
+        Self { emulator, path }
+    }
+
+    /// The ids of the CPU tiers that the program says it can run here.
+    pub(crate) fn supported_tiers(&self) -> Result<Vec<String>, ProgramError> {
+        let answer = capture(self.command().args(["devices", "--json"]))?;
+        supported_tiers(&answer).map_err(|source| ProgramError::Json { subcommand: "devices", source })
+    }
+
+    /// The id of the backend that the program takes for a model.
+    pub(crate) fn winner(&self, model: &Path) -> Result<String, ProgramError> {
+        #[derive(Deserialize)]
+        struct Selection {
+            winner: String,
+        }
+        let answer = capture(self.command().arg("select").arg(model).arg("--json"))?;
+        let selection: Selection =
+            serde_json::from_slice(&answer).map_err(|source| ProgramError::Json { subcommand: "select", source })?;
+        Ok(selection.winner)
+    }
+
+    /// The text of a greedy generation; `None` lets the program choose the backend.
+    pub(crate) fn generate(&self, model: &Path, backend: Option<&str>, tokens: u32) -> Result<Vec<u8>, ProgramError> {
+        let mut command = self.command();
+        command.arg("run").arg(model).args(["--prompt", "The quick brown fox"]);
+        command.args(["--max-tokens", &tokens.to_string()]);
+        if let Some(backend) = backend {
+            command.args(["--backend", backend]);
+        }
+        Ok(capture(&mut command)?)
+    }
+
+    /// One run of `bench`, without repetition: the caller repeats and interleaves.
+    pub(crate) fn bench(
+        &self,
+        model: &Path,
+        backend: Option<&str>,
+        prompt: u32,
+        generated: u32,
+        threads: usize,
+    ) -> Result<Vec<BenchRow>, ProgramError> {
+        let mut command = self.command();
+        command.arg("bench").arg(model).args(["--json", "-r", "1"]);
+        command.args(["-p", &prompt.to_string(), "-n", &generated.to_string(), "-t", &threads.to_string()]);
+        if let Some(backend) = backend {
+            command.args(["--backend", backend]);
+        }
+        let answer = capture(&mut command)?;
+        serde_json::from_slice(&answer).map_err(|source| ProgramError::Json { subcommand: "bench", source })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = match self.emulator.split_first() {
+            Some((emulator, arguments)) => {
+                let mut command = Command::new(emulator);
+                command.args(arguments).arg(&self.path);
+                command
+            }
+            None => Command::new(&self.path),
+        };
+        // A choice forced in the caller's shell would make every leg meaningless.
+        command.env_remove("GGUF_LOADER_BACKEND");
+        command
+    }
+}
+
+fn supported_tiers(answer: &[u8]) -> Result<Vec<String>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Devices {
+        backends: Vec<Backend>,
+    }
+    #[derive(Deserialize)]
+    struct Backend {
+        id: String,
+        supported: bool,
+    }
+    let devices: Devices = serde_json::from_slice(answer)?;
+    let tiers = devices.backends.into_iter().filter(|backend| backend.supported && backend.id.starts_with("cpu-"));
+    Ok(tiers.map(|backend| backend.id).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_supported_cpu_tiers_are_listed() {
+        let answer = br#"{"hardware": {}, "backends": [
+            {"id": "cpu-x64", "supported": true, "missing": []},
+            {"id": "cpu-haswell", "supported": false, "missing": ["avx2"]},
+            {"id": "reference", "supported": true}]}"#;
+        assert_eq!(supported_tiers(answer).unwrap(), ["cpu-x64"]);
+        assert!(supported_tiers(b"{}").is_err());
+    }
+
+    #[test]
+    fn an_emulator_stands_before_the_program() {
+        let program = Program::under(vec!["qemu".into(), "-cpu".into(), "max".into()], "gguf-loader".into());
+        let command = program.command();
+        let words: Vec<_> = command.get_args().collect();
+        assert_eq!(command.get_program(), "qemu");
+        assert_eq!(words, ["-cpu", "max", "gguf-loader"]);
+    }
+}

@@ -1,0 +1,79 @@
+//! `cargo xtask test`: every check, with one set of features and one profile, so that llama.cpp is compiled once.
+
+use std::path::PathBuf;
+
+use crate::TaskResult;
+use crate::emulated;
+use crate::environment::Environment;
+use crate::model;
+use crate::process::run;
+use crate::setup;
+use crate::steps::Steps;
+use crate::workspace::Workspace;
+
+/// The features of build, lints, documentation and tests.
+pub(crate) const FEATURES: &str = "cpu-all,reference,synth";
+
+/// Options of `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask test               format, lints, documentation and tests, with every CPU tier
+  cargo xtask test --quick       the same without llama.cpp: pure Rust, no C++ compiler needed
+  cargo xtask test --emulated    old x86 CPUs and aarch64 under qemu")]
+pub(crate) struct Options {
+    /// Leave llama.cpp out: seconds instead of minutes.
+    #[arg(long, conflicts_with = "emulated")]
+    quick: bool,
+    /// Run the legs on emulated CPUs instead.
+    #[arg(long)]
+    emulated: bool,
+    #[command(flatten)]
+    legs: emulated::Options,
+}
+
+/// `cargo xtask test`. Stops at the first step that fails.
+pub(crate) fn task(workspace: &Workspace, options: &Options) -> TaskResult {
+    if options.emulated {
+        return emulated::task(workspace, &options.legs);
+    }
+    let mut steps = Steps::default();
+    let result = if options.quick { quick(workspace, &mut steps) } else { full(workspace, &mut steps) };
+    eprintln!("\nSteps:\n{}", steps.summary());
+    result
+}
+
+fn full(workspace: &Workspace, steps: &mut Steps) -> TaskResult {
+    let environment = steps.run("set up", || Ok(setup::prepare(workspace)?))?;
+    let model = steps.run("fetch the model", || Ok(model::provide(&model::Options::default())?))?;
+    checks(workspace, steps, &environment, &["--features", FEATURES], Some(model))
+}
+
+fn quick(workspace: &Workspace, steps: &mut Steps) -> TaskResult {
+    let features = ["--no-default-features", "--features", "cli,reference,synth"];
+    checks(workspace, steps, &Environment::default(), &features, None)
+}
+
+fn checks(
+    workspace: &Workspace,
+    steps: &mut Steps,
+    environment: &Environment,
+    features: &[&str],
+    model: Option<PathBuf>,
+) -> TaskResult {
+    let cargo = |subcommand: &str| {
+        let mut command = workspace.cargo(subcommand);
+        environment.apply(command.args(["--release", "--workspace"]).args(features));
+        command
+    };
+    steps.run("format", || Ok(run(workspace.cargo("fmt").args(["--all", "--check"]))?))?;
+    steps.run("lints", || Ok(run(cargo("clippy").args(["--all-targets", "--", "-D", "warnings"]))?))?;
+    steps.run("documentation", || Ok(run(cargo("doc").arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))?))?;
+    steps.run("tests", || {
+        let mut tests = cargo("test");
+        if let Some(model) = &model {
+            tests.env("GGUF_LOADER_TEST_MODEL", model);
+        }
+        Ok(run(&mut tests)?)
+    })
+}

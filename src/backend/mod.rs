@@ -12,7 +12,8 @@
 //! # What it must provide
 //!
 //! * No panic and no abort for any input that satisfies the above; a failure is a typed error.
-//! * [`BackendContext::decode`] begins with [`Batch::check`]: the traits are public, whoever calls them may be wrong.
+//! * [`BackendContext::decode`] begins with [`Batch::check`] and [`Batch::check_positions`]: the traits are public,
+//!   whoever calls them may be wrong.
 //! * `tests/conformance` passes with it: the suite is mounted for every registered backend.
 #![forbid(unsafe_code)]
 

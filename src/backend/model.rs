@@ -168,7 +168,7 @@ pub trait BackendContext: fmt::Debug + Send {
     fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError>;
 
     /// The logits after token `index` of the last batch: one number a vocabulary entry.
-    /// `None` when the batch did not ask for them there.
+    /// `None` when the batch did not ask for them there, or was not decoded.
     fn logits(&self, index: usize) -> Option<&[f32]>;
 
     /// Changes what the sequences hold.

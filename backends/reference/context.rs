@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{ID, cache::Sequence, pass, transformer::Transformer};
 use crate::backend::{
-    BackendContext, Batch, BatchError, CancelToken, ContextLimits, DecodeError, Position, SequenceEdit, SequenceId,
+    BackendContext, Batch, CancelToken, ContextLimits, DecodeError, Position, SequenceEdit, SequenceId,
 };
 
 /// A KV cache. Threads live only as long as a product takes.
@@ -33,24 +33,6 @@ impl Context {
         Self { transformer, limits, cancel, sequences, logits: Logits::default() }
     }
 
-    /// Makes sure that each token follows on the one before it in its sequence.
-    fn check_positions(&self, batch: &Batch) -> Result<(), BatchError> {
-        let mut next: Vec<usize> = self.sequences.iter().map(Sequence::length).collect();
-        for (index, item) in batch.items().iter().enumerate() {
-            let expected = &mut next[item.sequence as usize];
-            if item.position as usize != *expected {
-                return Err(BatchError::Gap {
-                    index,
-                    sequence: item.sequence,
-                    position: item.position,
-                    expected: *expected as Position,
-                });
-            }
-            *expected += 1;
-        }
-        Ok(())
-    }
-
     fn sequence(&mut self, sequence: SequenceId) -> Result<&mut Sequence, DecodeError> {
         let count = self.sequences.len();
         let missing = || DecodeError::SequenceEdit(format!("there is no sequence {sequence}, the context has {count}"));
@@ -66,7 +48,8 @@ impl BackendContext for Context {
     fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError> {
         self.logits = Logits::default();
         batch.check(self.transformer.n_vocab(), &self.limits)?;
-        self.check_positions(batch)?;
+        let next: Vec<Position> = self.sequences.iter().map(|sequence| sequence.length() as Position).collect();
+        batch.check_positions(&next, &mut Vec::new())?;
         let threads = self.limits.threads as usize;
         let mut logits = Logits::default();
         for items in batch.items().chunks(self.limits.ubatch as usize) {

@@ -108,3 +108,43 @@ fn unreadable(error: GgufError) -> LoadError {
         other => refused(other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{backend::WeightGroup, gguf::TensorType};
+
+    fn score(change: impl FnOnce(&mut ModelProfile)) -> Result<Score, Ineligible> {
+        let hardware = Hardware::detect();
+        let device = Device { id: "cpu".to_owned(), name: String::new(), kind: DeviceKind::Cpu, memory: 1000 };
+        let mut profile = ModelProfile {
+            architecture: "llama".to_owned(),
+            weight_bytes: 1000,
+            groups: vec![WeightGroup { tensor_type: TensorType::F32, elements: 250, bytes: 1000 }],
+            kv_bytes_per_token: 4,
+            n_ctx_train: 128,
+            n_layer: 1,
+            n_vocab: 10,
+            vocabulary_only: false,
+        };
+        change(&mut profile);
+        Reference.score(&device, &hardware, &profile)
+    }
+
+    #[test]
+    fn llama_model_that_fits_is_eligible() {
+        assert!(score(|_| ()).is_ok());
+    }
+
+    #[test]
+    fn weights_larger_than_the_memory_are_ineligible() {
+        let expected = Ineligible::Memory { needed: 1001, available: 1000 };
+        assert_eq!(score(|profile| profile.weight_bytes = 1001), Err(expected));
+    }
+
+    #[test]
+    fn element_type_without_a_decoder_is_ineligible() {
+        let expected = Ineligible::TensorType("IQ1_S".to_owned());
+        assert_eq!(score(|profile| profile.groups[0].tensor_type = TensorType::IQ1_S), Err(expected));
+    }
+}

@@ -27,7 +27,7 @@ pub(crate) fn tolerance(tensor_type: TensorType) -> f64 {
         TensorType::F32 => 0.01,
         TensorType::F16 => 0.01,
         TensorType::BF16 => 0.05,
-        _ => 0.08,
+        _ => 0.12,
     }
 }
 

@@ -159,7 +159,7 @@ pub trait BackendContext: fmt::Debug + Send {
     /// What the context can hold.
     fn limits(&self) -> &ContextLimits;
 
-    /// Feeds a checked batch, and computes the logits that it asks for.
+    /// Checks a batch, feeds it, and computes the logits that it asks for.
     ///
     /// # Errors
     ///
@@ -168,14 +168,15 @@ pub trait BackendContext: fmt::Debug + Send {
     fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError>;
 
     /// The logits after token `index` of the last batch: one number a vocabulary entry.
-    /// `None` when the batch did not ask for them there.
+    /// `None` when the batch did not ask for them there, or was not decoded.
     fn logits(&self, index: usize) -> Option<&[f32]>;
 
     /// Changes what the sequences hold.
     ///
     /// # Errors
     ///
-    /// [`DecodeError::SequenceEdit`] when the model's memory cannot do it (a recurrent state cannot lose its middle).
+    /// [`DecodeError::SequenceEdit`] when there is no such sequence, or the model's memory cannot do it (a recurrent
+    /// state cannot lose its middle).
     fn edit(&mut self, edit: SequenceEdit) -> Result<(), DecodeError>;
 
     /// The position after the last token of `sequence`: 0 when it is empty.

@@ -1,0 +1,143 @@
+//! The tiers side by side in one process, and what is asked of the engine itself about them.
+#![cfg(all(feature = "cpu", feature = "synth"))]
+
+use std::{num::NonZeroU32, ops::ControlFlow, path::Path};
+
+use gguf_loader::{
+    Context, LoadError, LoadOptions, Model,
+    backend::{CancelToken, ContextOptions, DecodeError},
+    generation::{FinishReason, GenerateError, GenerateOptions},
+    gguf::synth::SyntheticModel,
+    hardware::Hardware,
+    select::{ChooseOptions, Policy, Registry},
+};
+
+const PROMPT: &str = "the quick brown fox";
+
+fn tiny() -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("tiny.gguf");
+    SyntheticModel::tiny().write_file(&path).expect("the model is written");
+    (folder, path)
+}
+
+fn load(path: &Path, id: &str) -> Result<Model, LoadError> {
+    let choose = ChooseOptions::default().with_policy(Policy::Named(id.to_owned()));
+    Model::load_with(path, &LoadOptions::default().with_choose(choose), |_| ControlFlow::Continue(()))
+}
+
+fn context(model: &Model) -> Context {
+    model.context(&ContextOptions::default()).expect("the context opens")
+}
+
+/// The compiled CPU tiers that this machine can run, slowest first as far as the names' order goes.
+fn runnable() -> Vec<&'static str> {
+    let hardware = Hardware::detect();
+    let registry = Registry::global().expect("the registry is sound");
+    let tiers = registry.iter().filter(|backend| backend.id().starts_with("cpu-"));
+    tiers.filter(|backend| backend.devices(&hardware).is_ok()).map(|backend| backend.id()).collect()
+}
+
+fn generated(context: &mut Context, tokens: u32) -> Vec<u32> {
+    let options = GenerateOptions::default().with_max_tokens(NonZeroU32::new(tokens).expect("above zero"));
+    let generation = context.generate(PROMPT, &options.with_stop_at_end(false)).expect("the prompt fits");
+    generation.map(|piece| piece.expect("the decode succeeds").token).collect()
+}
+
+#[test]
+fn every_tier_that_this_cpu_has_runs_when_it_is_forced() {
+    let (_folder, path) = tiny();
+    let ids = runnable();
+    assert!(!ids.is_empty(), "the floor runs everywhere");
+    for id in ids {
+        let mut context = context(&load(&path, id).expect("the tier can run"));
+        assert_eq!(generated(&mut context, 8).len(), 8, "{id}");
+        assert_eq!(context.executed_by(), id, "the engine's graphs are computed by another tier");
+    }
+}
+
+#[test]
+fn models_on_all_tiers_live_together_and_keep_their_tier() {
+    let (_folder, path) = tiny();
+    let mut contexts: Vec<(&str, Context)> =
+        runnable().into_iter().map(|id| (id, context(&load(&path, id).expect("the tier can run")))).collect();
+    let alone: Vec<Vec<u32>> = contexts.iter_mut().map(|(_, context)| generated(context, 12)).collect();
+    // The registry now holds the last tier; contexts of the first ones are still computed by their own.
+    for ((id, context), alone) in contexts.iter_mut().zip(&alone).rev() {
+        context.edit(gguf_loader::backend::SequenceEdit::Clear).expect("the cache can be emptied");
+        assert_eq!(&generated(context, 12), alone, "{id}");
+        assert_eq!(context.executed_by(), *id);
+    }
+}
+
+#[test]
+fn the_fastest_tier_is_taken_when_nothing_is_forced() {
+    let (_folder, path) = tiny();
+    let choose = LoadOptions::default().with_choose(ChooseOptions::default());
+    let model = Model::load_with(&path, &choose, |_| ControlFlow::Continue(())).expect("the model loads");
+    assert!(model.backend().starts_with("cpu-"), "{}", model.backend());
+    assert_eq!(context(&model).executed_by(), model.backend());
+}
+
+#[test]
+fn a_forced_tier_that_the_cpu_lacks_is_an_error_that_names_what_is_missing() {
+    let (_folder, path) = tiny();
+    let hardware = Hardware::detect();
+    let registry = Registry::global().expect("the registry is sound");
+    let lacking = registry.iter().find(|backend| backend.devices(&hardware).is_err());
+    let Some(backend) = lacking else {
+        eprintln!("skipped: this CPU runs every tier that was built");
+        return;
+    };
+    let missing = backend.devices(&hardware).expect_err("it cannot run").to_string();
+    let error = load(&path, backend.id()).expect_err("it cannot run");
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(source) = cause {
+        text += &format!(": {source}");
+        cause = source.source();
+    }
+    assert!(text.contains(backend.id()) && text.contains(&missing), "{text}");
+}
+
+#[test]
+fn generation_stops_where_the_context_ends_and_says_so() {
+    let (_folder, path) = tiny();
+    let model = load(&path, runnable()[0]).expect("the floor can run");
+    let options = ContextOptions::default().with_length(NonZeroU32::new(32).expect("above zero"));
+    let mut context = model.context(&options).expect("the context opens");
+    let mut generation =
+        context.generate(PROMPT, &GenerateOptions::default().with_stop_at_end(false)).expect("the prompt fits");
+    let pieces = generation.by_ref().filter(|piece| piece.is_ok()).count();
+    assert_eq!(generation.finish_reason(), Some(FinishReason::ContextFull));
+    // The last token is chosen from the logits of a full context.
+    assert_eq!(generation.prompt_tokens() + pieces, 33);
+}
+
+#[test]
+fn a_prompt_longer_than_the_context_is_refused_before_anything_is_decoded() {
+    let (_folder, path) = tiny();
+    let model = load(&path, runnable()[0]).expect("the floor can run");
+    let options = ContextOptions::default().with_length(NonZeroU32::new(16).expect("above zero"));
+    let mut context = model.context(&options).expect("the context opens");
+    let error = context.generate(&PROMPT.repeat(20), &GenerateOptions::default()).expect_err("it is too long");
+    assert!(matches!(error, GenerateError::PromptTooLong { limit: 16, used: 0, .. }), "{error}");
+    assert_eq!(context.next_position(0), 0);
+}
+
+#[test]
+fn a_cancelled_generation_ends_with_an_error_and_the_context_stays_usable() {
+    let (_folder, path) = tiny();
+    let model = load(&path, runnable()[0]).expect("the floor can run");
+    let cancel = CancelToken::new();
+    let mut context = model.context(&ContextOptions::default().with_cancel(cancel.clone())).expect("it opens");
+    let options = GenerateOptions::default().with_stop_at_end(false);
+    let mut generation = context.generate(PROMPT, &options).expect("the prompt fits");
+    assert!(generation.next().is_some_and(|piece| piece.is_ok()));
+    cancel.cancel();
+    let error = generation.next().expect("an error is an item").expect_err("it was cancelled");
+    assert_eq!(error, GenerateError::Decode(DecodeError::Cancelled));
+    assert!(generation.next().is_none(), "nothing follows an error");
+    cancel.reset();
+    assert_eq!(generated(&mut context, 4).len(), 4);
+}

@@ -13,8 +13,7 @@ use std::{
 };
 
 use object::{
-    Object, ObjectComdat, ObjectSection, ObjectSymbol, SymbolKind,
-    elf::{self, FileHeader64},
+    Endianness, Object, ObjectComdat, ObjectSection, ObjectSymbol, SymbolKind, elf,
     read::elf::{Dyn, ElfFile64, FileHeader},
 };
 use tiers::{TIERS, Tier};
@@ -129,7 +128,7 @@ fn vector_instructions_of_the_binary_stand_only_in_tiers_and_in_crates_that_dete
     let suffixes: Vec<String> = built().keys().map(|id| suffix(id)).collect();
     let may = |symbol: &str| {
         let of_crate = |name: &&str| symbol.contains(&format!("{}{name}", name.len()));
-        suffixes.iter().any(|suffix| symbol.contains(suffix.as_str())) || DETECT_AT_RUN_TIME.iter().any(of_crate.clone())
+        suffixes.iter().any(|suffix| symbol.contains(suffix.as_str())) || DETECT_AT_RUN_TIME.iter().any(of_crate)
     };
     let owners = with_file(Path::new(env!("CARGO_BIN_EXE_gguf-loader")), instructions::vex_owners);
     assert!(owners.keys().any(|symbol| may(symbol)), "no tier's vector code was found: nothing was tested");
@@ -151,7 +150,7 @@ fn nothing_of_the_sys_crates_fixed_instruction_set_is_linked() {
 #[test]
 fn the_binary_needs_no_library_beyond_those_that_every_linux_has() {
     let data = fs::read(env!("CARGO_BIN_EXE_gguf-loader")).expect("the binary can be read");
-    let file = ElfFile64::<elf::FileHeader64<object::Endianness>>::parse(&*data).expect("an ELF file");
+    let file = ElfFile64::<Endianness>::parse(&*data).expect("an ELF file");
     let allowed = ["libc.so.6", "libm.so.6", "libgcc_s.so.1"];
     let needed = needed(&file, &data);
     assert!(needed.contains(&"libc.so.6".to_owned()), "{needed:?}");
@@ -160,7 +159,7 @@ fn the_binary_needs_no_library_beyond_those_that_every_linux_has() {
     assert!(more.is_empty(), "{more:?}");
 }
 
-fn needed(file: &ElfFile64<'_, FileHeader64<object::Endianness>>, data: &[u8]) -> Vec<String> {
+fn needed(file: &ElfFile64<'_, Endianness>, data: &[u8]) -> Vec<String> {
     let endian = file.endian();
     let sections = file.elf_header().sections(endian, data).expect("sections");
     let (entries, link) = sections.dynamic(endian, data).expect("readable").expect("a dynamic section");

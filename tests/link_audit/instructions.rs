@@ -7,7 +7,7 @@ use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
 
 /// Instructions of an object file that need more than `required` (names of CPU features), with how often each
 /// extension occurs.
-pub fn beyond(file: &object::File<'_>, required: &[&str]) -> BTreeMap<String, usize> {
+pub(crate) fn beyond(file: &object::File<'_>, required: &[&str]) -> BTreeMap<String, usize> {
     let mut excess = BTreeMap::new();
     for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
         let code = section.data().expect("the section has data");
@@ -23,7 +23,7 @@ pub fn beyond(file: &object::File<'_>, required: &[&str]) -> BTreeMap<String, us
 }
 
 /// The functions of a linked file that have VEX or EVEX instructions, with how many.
-pub fn vex_owners(file: &object::File<'_>) -> BTreeMap<String, usize> {
+pub(crate) fn vex_owners(file: &object::File<'_>) -> BTreeMap<String, usize> {
     let mut functions: Vec<_> = file
         .symbols()
         .filter(|symbol| symbol.kind() == SymbolKind::Text && !symbol.is_undefined())

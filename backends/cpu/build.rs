@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use object::{Object, ObjectComdat, ObjectSymbol};
+use object::{Object, ObjectComdat, ObjectSymbol, SymbolKind};
 
 use crate::{
     ggml::Source,
@@ -50,7 +50,7 @@ fn architecture_sources(arch: &str) -> &'static [&'static str] {
 }
 
 /// Builds every tier whose cargo feature is on, and writes the list of them for the library.
-pub fn build(source: &Source) {
+pub(crate) fn build(source: &Source) {
     println!("cargo:rerun-if-changed=backends/cpu/build.rs");
     println!("cargo:rerun-if-changed=backends/cpu/tiers.rs");
     println!("cargo:rerun-if-env-changed=GGUF_LOADER_STRICT_BUILD");
@@ -262,13 +262,20 @@ fn runs(tool: &Path) -> bool {
     Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-/// Every symbol that the object defines for others, and the signatures of its COMDAT groups.
+/// Every symbol that the object defines, and the signatures of its COMDAT groups.
+///
+/// Static functions are among them: nothing links to their names, but a profiler, a debugger and the link audit then see
+/// for every function of the binary which tier it belongs to.
 fn defined_symbols(path: &Path) -> Vec<String> {
     let data = fs::read(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
     let file = object::File::parse(&*data).unwrap_or_else(|error| panic!("cannot parse {}: {error}", path.display()));
     let signatures: HashSet<_> = file.comdats().map(|comdat| comdat.symbol()).collect();
+    let is_named = |symbol: &object::Symbol<'_, '_>| {
+        let code_or_data = matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Data | SymbolKind::Tls);
+        !symbol.is_undefined() && (symbol.is_global() || code_or_data)
+    };
     file.symbols()
-        .filter(|symbol| (!symbol.is_undefined() && symbol.is_global()) || signatures.contains(&symbol.index()))
+        .filter(|symbol| is_named(symbol) || signatures.contains(&symbol.index()))
         .filter_map(|symbol| symbol.name().ok().map(str::to_owned))
         .filter(|name| !name.is_empty())
         .collect()

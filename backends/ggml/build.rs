@@ -6,13 +6,13 @@ use std::{
 };
 
 /// The llama.cpp source tree that `llama-cpp-sys-2` was built from.
-pub struct Source {
+pub(crate) struct Source {
     llama: PathBuf,
 }
 
 impl Source {
     /// Follows the sys crate's build metadata to its CMake cache, which names the source folder.
-    pub fn find() -> Self {
+    pub(crate) fn find() -> Self {
         let cmake_dir = env::var("DEP_LLAMA_GGML_CMAKE_DIR")
             .expect("llama-cpp-sys-2 exports DEP_LLAMA_GGML_CMAKE_DIR to the crates that depend on it directly");
         let out_dir =
@@ -29,12 +29,12 @@ impl Source {
     }
 
     /// `llama.cpp/ggml`.
-    pub fn ggml(&self) -> PathBuf {
+    pub(crate) fn ggml(&self) -> PathBuf {
         self.llama.join("ggml")
     }
 
     /// `llama.cpp/ggml/src/ggml-cpu`.
-    pub fn ggml_cpu(&self) -> PathBuf {
+    pub(crate) fn ggml_cpu(&self) -> PathBuf {
         self.ggml().join("src").join("ggml-cpu")
     }
 
@@ -44,7 +44,7 @@ impl Source {
 }
 
 /// Compiles `shim.cpp`: every call into llama.cpp that may throw, with the exception turned into an error.
-pub fn build_shim(source: &Source) {
+pub(crate) fn build_shim(source: &Source) {
     println!("cargo:rerun-if-changed=backends/ggml/shim.cpp");
     println!("cargo:rerun-if-changed=backends/ggml/shim.h");
     use_compiler_launcher();

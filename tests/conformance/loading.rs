@@ -97,7 +97,7 @@ fn shape_equals_the_file(subject: &Subject) {
         assert_eq!(shape.n_layer, described.n_layer);
         assert_eq!(shape.weight_bytes, request.profile.weight_bytes);
         let file = Gguf::open(&path).expect("a model of the suite");
-        let parameters = file.tensors().iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum();
+        let parameters: u64 = file.tensors().iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum();
         assert_eq!(shape.parameters, parameters);
     }
 }

@@ -1,7 +1,8 @@
 //! `cargo xtask demo`: from a fresh clone to a model that answers.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::TaskResult;
 use crate::model;
@@ -33,14 +34,14 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> TaskResult {
     result.map(drop)
 }
 
-fn demo(workspace: &Workspace, options: &Options, steps: &mut Steps) -> TaskResult<std::path::PathBuf> {
+fn demo(workspace: &Workspace, options: &Options, steps: &mut Steps) -> TaskResult<PathBuf> {
     let environment = steps.run("set up", || Ok(setup::prepare(workspace)?))?;
     let model = steps.run("fetch the model", || Ok(model::provide(&model::Options::default())?))?;
     steps.run("build", || {
         Ok(run(environment.apply(workspace.cargo("build").args(["--release", "--package", "gguf-loader"])))?)
     })?;
     steps.run("run", || {
-        let mut command = std::process::Command::new(workspace.program());
+        let mut command = Command::new(workspace.program());
         command.arg("run").arg(&model).args(["--prompt", &options.prompt]);
         command.args(["--max-tokens", &options.max_tokens.to_string()]);
         run(&mut command)?;

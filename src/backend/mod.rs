@@ -8,11 +8,11 @@
 //!
 //! * [`Backend::load`] is called only with a device that [`Backend::devices`] returned and for which
 //!   [`Backend::score`] was `Ok`, and with a file that [`gguf`](crate::gguf) has validated.
-//! * Batches are checked by [`Batch::check`] before they reach [`BackendContext::decode`].
 //!
 //! # What it must provide
 //!
 //! * No panic and no abort for any input that satisfies the above; a failure is a typed error.
+//! * [`BackendContext::decode`] begins with [`Batch::check`]: the traits are public, whoever calls them may be wrong.
 //! * `tests/conformance` passes with it: the suite is mounted for every registered backend.
 #![forbid(unsafe_code)]
 

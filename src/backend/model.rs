@@ -159,7 +159,7 @@ pub trait BackendContext: fmt::Debug + Send {
     /// What the context can hold.
     fn limits(&self) -> &ContextLimits;
 
-    /// Feeds a checked batch, and computes the logits that it asks for.
+    /// Checks a batch, feeds it, and computes the logits that it asks for.
     ///
     /// # Errors
     ///
@@ -175,7 +175,8 @@ pub trait BackendContext: fmt::Debug + Send {
     ///
     /// # Errors
     ///
-    /// [`DecodeError::SequenceEdit`] when the model's memory cannot do it (a recurrent state cannot lose its middle).
+    /// [`DecodeError::SequenceEdit`] when there is no such sequence, or the model's memory cannot do it (a recurrent
+    /// state cannot lose its middle).
     fn edit(&mut self, edit: SequenceEdit) -> Result<(), DecodeError>;
 
     /// The position after the last token of `sequence`: 0 when it is empty.

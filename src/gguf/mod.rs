@@ -39,6 +39,8 @@ mod partial_file;
 mod profile;
 mod quantization;
 mod reader;
+#[cfg(feature = "synth")]
+pub mod synth;
 mod tensor;
 mod tensor_type;
 mod validate;

@@ -1,0 +1,89 @@
+//! A loaded model.
+
+use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc, thread};
+
+use super::{context::Context, transformer::Transformer, unreadable};
+use crate::{
+    backend::{
+        BackendContext, BackendModel, ContextError, ContextLimits, ContextOptions, Device, LoadError, LoadRequest,
+        ModelShape, Vocabulary,
+    },
+    gguf::Gguf,
+};
+
+/// Weights, or none where the file holds only a vocabulary.
+#[derive(Debug)]
+pub(super) struct Model {
+    shape: ModelShape,
+    transformer: Option<Arc<Transformer>>,
+    /// Bytes that the device could still allocate when the weights were in.
+    memory: u64,
+}
+
+impl Model {
+    /// Reads the file. [`Mapping`](crate::backend::Mapping) makes no difference: mapping a file takes unsafe code.
+    pub(super) fn load(
+        device: &Device,
+        request: &LoadRequest,
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Self, LoadError> {
+        let file = Gguf::open(&request.path).map_err(unreadable)?;
+        let profile = &request.profile;
+        let transformer = if profile.vocabulary_only {
+            None
+        } else {
+            Some(Arc::new(Transformer::load(&file, profile.n_vocab as usize, progress)?))
+        };
+        let shape = ModelShape {
+            n_vocab: profile.n_vocab,
+            n_ctx_train: profile.n_ctx_train,
+            n_embd: transformer.as_ref().map_or(0, |transformer| transformer.hyperparameters.n_embd as u32),
+            n_layer: profile.n_layer,
+            weight_bytes: profile.weight_bytes,
+            parameters: file.tensors().iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum(),
+        };
+        Ok(Self { shape, transformer, memory: device.memory.saturating_sub(profile.weight_bytes) })
+    }
+}
+
+impl BackendModel for Model {
+    fn shape(&self) -> &ModelShape {
+        &self.shape
+    }
+
+    /// This backend cannot tokenise; llama.cpp's can, and reads the same file.
+    fn vocabulary(&self) -> Option<Arc<dyn Vocabulary>> {
+        None
+    }
+
+    fn context(self: Arc<Self>, options: &ContextOptions) -> Result<Box<dyn BackendContext>, ContextError> {
+        /// Beyond this, more threads only wait for each other.
+        const THREADS: u32 = 512;
+        /// Tokens of a context whose length nobody named.
+        const LENGTH: u32 = 4096;
+        let Some(transformer) = &self.transformer else { return Err(ContextError::VocabularyOnly) };
+        let threads = options.threads.map_or_else(default_threads, NonZeroU32::get);
+        if threads > THREADS {
+            return Err(ContextError::Threads { requested: threads, limit: THREADS });
+        }
+        let limits = ContextLimits {
+            context: options.length.map_or(self.shape.n_ctx_train.min(LENGTH), NonZeroU32::get),
+            batch: options.batch.get(),
+            ubatch: options.ubatch.min(options.batch).get(),
+            sequences: options.sequences.get(),
+            threads,
+        };
+        // The cache grows with its tokens; what counts is whether it could hold them all.
+        let bytes_per_token = 2 * 4 * transformer.hyperparameters.kv_width() * transformer.hyperparameters.n_layer;
+        let needed = u128::from(limits.context) * u128::from(limits.sequences) * bytes_per_token as u128;
+        if needed > u128::from(self.memory) {
+            let needed = u64::try_from(needed).unwrap_or(u64::MAX);
+            return Err(ContextError::Memory { needed, available: self.memory });
+        }
+        Ok(Box::new(Context::new(Arc::clone(transformer), limits, options.cancel.clone())))
+    }
+}
+
+fn default_threads() -> u32 {
+    thread::available_parallelism().map_or(1, |threads| u32::try_from(threads.get()).unwrap_or(u32::MAX).min(512))
+}

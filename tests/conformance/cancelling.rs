@@ -1,0 +1,102 @@
+//! Stopping a decode, from anywhere.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use gguf_loader::backend::{BackendContext, Batch, CancelToken, ContextOptions, DecodeError, SequenceEdit};
+
+use crate::{
+    checks,
+    models::Model,
+    subject::{Subject, assert_same, count, feed, open, options, prompt},
+};
+
+checks! {
+    decode_that_is_cancelled_beforehand_does_nothing,
+    running_decode_is_cancelled_from_another_thread,
+    token_of_one_context_does_not_stop_another,
+}
+
+const UBATCH: u32 = 32;
+
+fn long_context(cancel: &CancelToken) -> ContextOptions {
+    options().with_length(count(1024)).with_ubatch(count(UBATCH)).with_cancel(cancel.clone())
+}
+
+fn long_batch() -> Batch {
+    let mut batch = Batch::new();
+    batch.extend(&prompt(1000, 1), 0, 0);
+    batch
+}
+
+fn decode_that_is_cancelled_beforehand_does_nothing(subject: &Subject) {
+    let cancel = CancelToken::new();
+    let mut context = subject.context(&options().with_cancel(cancel.clone()));
+    feed(&mut *context, &prompt(5, 2), 0, 0);
+    cancel.cancel();
+    let mut batch = Batch::new();
+    batch.extend(&prompt(10, 3), 5, 0);
+    assert_eq!(context.decode(&batch), Err(DecodeError::Cancelled));
+    assert_eq!(context.next_position(0), 5);
+    assert!(context.logits(9).is_none());
+
+    cancel.reset();
+    let after = feed(&mut *context, &prompt(10, 3), 5, 0);
+    let mut undisturbed = subject.context(&options());
+    feed(&mut *undisturbed, &prompt(5, 2), 0, 0);
+    assert_same(&after, &feed(&mut *undisturbed, &prompt(10, 3), 5, 0));
+}
+
+fn running_decode_is_cancelled_from_another_thread(subject: &Subject) {
+    let model = subject.load(Model::Slow);
+    let cancel = CancelToken::new();
+    let mut context = open(&model, &long_context(&cancel));
+    let start = Instant::now();
+    context.decode(&long_batch()).expect("a valid batch");
+    let whole = start.elapsed();
+    let expected = context.logits(999).expect("asked for").to_vec();
+
+    // Where other processes hold a thread up, a cancellation may come too early or too late: later attempts wait for
+    // another part of the time that the whole prompt took.
+    let stopped = [0.3, 0.5, 0.2, 0.4, 0.1, 0.6].iter().any(|&part| {
+        context.edit(SequenceEdit::Clear).expect("a KV cache can be emptied");
+        stops_midway(&mut *context, &cancel, whole.mul_f64(part))
+    });
+    assert!(stopped, "no attempt stopped a decode that takes {whole:?}");
+
+    // What stayed is whole passes, and the rest continues it.
+    let kept = context.next_position(0);
+    assert_eq!(kept % UBATCH, 0, "{kept} tokens stayed");
+    let rest = &prompt(1000, 1)[kept as usize..];
+    assert_same(&feed(&mut *context, rest, kept, 0), &expected);
+}
+
+/// Decodes the long batch while another thread cancels it after `delay`. Whether that fell into the decode.
+fn stops_midway(context: &mut dyn BackendContext, cancel: &CancelToken, delay: Duration) -> bool {
+    let canceller = thread::spawn({
+        let cancel = cancel.clone();
+        move || {
+            thread::sleep(delay);
+            cancel.cancel();
+        }
+    });
+    let decoded = context.decode(&long_batch());
+    canceller.join().expect("the cancelling thread only sleeps");
+    cancel.reset();
+    match decoded {
+        Ok(()) => false,
+        Err(DecodeError::Cancelled) => (1..1000).contains(&context.next_position(0)),
+        Err(error) => panic!("{error:?} instead of a cancellation"),
+    }
+}
+
+fn token_of_one_context_does_not_stop_another(subject: &Subject) {
+    let (first, second) = (CancelToken::new(), CancelToken::new());
+    let model = subject.load(crate::models::USUAL);
+    let _stopped = open(&model, &options().with_cancel(first.clone()));
+    let mut running = open(&model, &options().with_cancel(second));
+    first.cancel();
+    feed(&mut *running, &prompt(8, 4), 0, 0);
+}

@@ -1,0 +1,82 @@
+//! What a backend says about itself.
+
+use std::collections::HashSet;
+
+use gguf_loader::backend::{Ineligible, registered};
+
+use crate::{
+    checks,
+    models::{Model, TYPES, USUAL},
+    subject::{Subject, request},
+};
+
+checks! {
+    id_is_lower_case_kebab,
+    summary_is_one_line,
+    devices_are_the_same_when_asked_again,
+    score_is_finite_and_positive,
+    score_is_the_same_when_asked_again,
+    unknown_architecture_is_ineligible,
+    model_larger_than_the_memory_is_ineligible,
+}
+
+/// Not a check of one backend, but of all together.
+pub(crate) fn no_two_backends_share_an_id() {
+    let mut ids = HashSet::new();
+    for backend in registered() {
+        assert!(ids.insert(backend.id()), "{} is registered twice", backend.id());
+    }
+    assert!(!ids.is_empty(), "no backend is compiled in");
+}
+
+fn id_is_lower_case_kebab(subject: &Subject) {
+    let id = subject.backend.id();
+    let word = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    assert!(id.split('-').all(word), "`{id}`");
+    assert!(id.starts_with(|c: char| c.is_ascii_lowercase()), "`{id}`");
+}
+
+fn summary_is_one_line(subject: &Subject) {
+    let summary = subject.backend.summary();
+    assert!(!summary.trim().is_empty() && summary.lines().count() == 1, "`{summary}`");
+}
+
+fn devices_are_the_same_when_asked_again(subject: &Subject) {
+    let ask = || subject.backend.devices(&subject.hardware).expect("usable a moment ago");
+    let (first, second) = (ask(), ask());
+    assert!(!first.is_empty(), "no device and no reason");
+    assert_eq!(first, second);
+    let ids: HashSet<&str> = first.iter().map(|device| device.id.as_str()).collect();
+    assert_eq!(ids.len(), first.len(), "two devices share an id");
+}
+
+fn score_is_finite_and_positive(subject: &Subject) {
+    for &tensor_type in TYPES {
+        let profile = request(&subject.models.path(Model::Tiny(tensor_type))).profile;
+        let score = subject.backend.score(&subject.device, &subject.hardware, &profile).expect("a llama model");
+        for speed in [score.prompt, score.decode] {
+            assert!(speed.is_finite() && speed > 0.0, "{tensor_type}: {score:?}");
+        }
+    }
+}
+
+fn score_is_the_same_when_asked_again(subject: &Subject) {
+    let profile = request(&subject.models.path(USUAL)).profile;
+    let score = || subject.backend.score(&subject.device, &subject.hardware, &profile);
+    assert_eq!(score(), score());
+}
+
+fn unknown_architecture_is_ineligible(subject: &Subject) {
+    let mut profile = request(&subject.models.path(USUAL)).profile;
+    profile.architecture = "no-such-architecture".to_owned();
+    let score = subject.backend.score(&subject.device, &subject.hardware, &profile);
+    assert_eq!(score, Err(Ineligible::Architecture(profile.architecture)));
+}
+
+fn model_larger_than_the_memory_is_ineligible(subject: &Subject) {
+    let mut profile = request(&subject.models.path(USUAL)).profile;
+    profile.weight_bytes = u64::MAX;
+    let score = subject.backend.score(&subject.device, &subject.hardware, &profile);
+    let expected = Ineligible::Memory { needed: u64::MAX, available: subject.device.memory };
+    assert!(matches!(score, Err(Ineligible::Memory { needed: u64::MAX, .. })), "{score:?} instead of {expected:?}");
+}

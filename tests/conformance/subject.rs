@@ -1,0 +1,141 @@
+//! A backend under test, and how results are compared.
+
+use std::{num::NonZeroU32, ops::ControlFlow, path::Path, sync::Arc};
+
+use gguf_loader::{
+    backend::{
+        Backend, BackendContext, BackendModel, Batch, ContextOptions, Device, LoadError, LoadRequest, Mapping,
+        Position, SequenceId, Token,
+    },
+    gguf::Gguf,
+    hardware::Hardware,
+};
+
+use crate::models::{Model, Models, USUAL};
+
+/// One device of one backend.
+pub(crate) struct Subject {
+    pub(crate) backend: &'static dyn Backend,
+    pub(crate) device: Device,
+    pub(crate) hardware: Arc<Hardware>,
+    pub(crate) models: Arc<Models>,
+}
+
+impl Subject {
+    pub(crate) fn new(
+        backend: &'static dyn Backend,
+        device: Device,
+        hardware: Arc<Hardware>,
+        models: Arc<Models>,
+    ) -> Self {
+        Self { backend, device, hardware, models }
+    }
+
+    /// Loads a model of the suite.
+    pub(crate) fn load(&self, model: Model) -> Arc<dyn BackendModel> {
+        self.load_path(&self.models.path(model), |_| ControlFlow::Continue(()))
+            .unwrap_or_else(|error| panic!("{model:?} did not load: {error}"))
+    }
+
+    /// Loads any file.
+    pub(crate) fn load_path(
+        &self,
+        path: &Path,
+        mut progress: impl FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Arc<dyn BackendModel>, LoadError> {
+        self.backend.load(&self.device, &request(path), &mut progress)
+    }
+
+    /// A context of the usual model.
+    pub(crate) fn context(&self, options: &ContextOptions) -> Box<dyn BackendContext> {
+        open(&self.load(USUAL), options)
+    }
+}
+
+/// What the library asks a backend to load.
+pub(crate) fn request(path: &Path) -> LoadRequest {
+    let file = Gguf::open(path).unwrap_or_else(|error| panic!("{} is not valid: {error}", path.display()));
+    let profile = file.profile().expect("the profile of a valid file");
+    LoadRequest { path: path.to_owned(), profile, mapping: Mapping::default() }
+}
+
+/// Opens a context.
+pub(crate) fn open(model: &Arc<dyn BackendModel>, options: &ContextOptions) -> Box<dyn BackendContext> {
+    Arc::clone(model).context(options).unwrap_or_else(|error| panic!("no context: {error}"))
+}
+
+/// A short context on two threads.
+pub(crate) fn options() -> ContextOptions {
+    ContextOptions::default().with_length(count(256)).with_threads(count(2))
+}
+
+/// A number above zero.
+pub(crate) fn count(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).expect("a count above zero")
+}
+
+/// Tokens of the tiny model's vocabulary; `seed` chooses which.
+pub(crate) fn prompt(length: usize, seed: u32) -> Vec<Token> {
+    (0..length as u32).map(|index| 3 + (index * index * 31 + index * 7 + seed * 101) % 500).collect()
+}
+
+/// Feeds `tokens` at once and returns the logits after the last.
+pub(crate) fn feed(
+    context: &mut dyn BackendContext,
+    tokens: &[Token],
+    first: Position,
+    sequence: SequenceId,
+) -> Vec<f32> {
+    let mut batch = Batch::new();
+    batch.extend(tokens, first, sequence);
+    context.decode(&batch).unwrap_or_else(|error| panic!("{} tokens were not decoded: {error}", tokens.len()));
+    context.logits(tokens.len() - 1).expect("logits after the last token").to_vec()
+}
+
+/// Feeds `tokens` one by one and returns the logits after the last.
+pub(crate) fn feed_singly(
+    context: &mut dyn BackendContext,
+    tokens: &[Token],
+    first: Position,
+    sequence: SequenceId,
+) -> Vec<f32> {
+    let mut logits = Vec::new();
+    for (offset, &token) in tokens.iter().enumerate() {
+        logits = feed(context, &[token], first + offset as Position, sequence);
+    }
+    logits
+}
+
+/// How far `found` is from `expected`: the root mean square of the difference over the deviation of `expected`.
+pub(crate) fn distance(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len(), "rows of different length");
+    let count = expected.len() as f64;
+    let mean = expected.iter().map(|&value| f64::from(value)).sum::<f64>() / count;
+    let variance = expected.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / count;
+    let error = found.iter().zip(expected).map(|(&found, &expected)| f64::from(found - expected).powi(2)).sum::<f64>();
+    (error / count / variance).sqrt()
+}
+
+/// Tolerance for the same computation done in another order: batches, ubatches and threads change the order of sums,
+/// and with it now and then the rounding of an activation to 8 bits.
+const SAME: f64 = 0.02;
+
+/// Asserts that two ways to compute the same logits agree. Logits of another prompt are at a distance of about 1.4.
+#[track_caller]
+pub(crate) fn assert_same(found: &[f32], expected: &[f32]) {
+    let distance = distance(found, expected);
+    assert!(distance < SAME, "the logits differ by {distance:.4} of their deviation, {SAME} is allowed");
+}
+
+/// The token with the largest logit.
+pub(crate) fn best(logits: &[f32]) -> usize {
+    (0..logits.len()).max_by(|&left, &right| logits[left].total_cmp(&logits[right])).expect("a row of logits")
+}
+
+/// Says what is not checked here; nothing passes in silence.
+pub(crate) fn skipped(reason: &str) {
+    #[expect(clippy::print_stderr, reason = "a test binary without a harness speaks for itself")]
+    {
+        eprintln!("skipped: {reason}");
+    }
+}

@@ -1,8 +1,8 @@
 //! How models run: one folder a backend. `backends/README.md` says how to add one.
 
-#[cfg(feature = "reference")]
-mod reference;
 #[cfg(feature = "cpu")]
 mod cpu;
 #[cfg(feature = "cpu")]
 mod ggml;
+#[cfg(feature = "reference")]
+mod reference;

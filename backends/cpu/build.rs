@@ -67,9 +67,8 @@ pub fn build(source: &Source) {
 fn wanted_tiers() -> Vec<&'static Tier> {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it");
     let os = env::var("CARGO_CFG_TARGET_OS").expect("cargo sets it");
-    let feature_is_on = |feature: &str| {
-        env::var_os(format!("CARGO_FEATURE_{}", feature.to_uppercase().replace('-', "_"))).is_some()
-    };
+    let feature_is_on =
+        |feature: &str| env::var_os(format!("CARGO_FEATURE_{}", feature.to_uppercase().replace('-', "_"))).is_some();
     TIERS
         .iter()
         .filter(|tier| tier.is_for(&arch, &os))
@@ -162,7 +161,11 @@ fn compile(source: &Source, tier: &Tier, flags: &[&str]) -> Vec<PathBuf> {
     let mut objects = Vec::new();
     for cpp in [false, true] {
         let mut build = compiler(tier, cpp);
-        build.out_dir(&out_dir).include(source.ggml().join("src")).include(&folder).include(source.ggml().join("include"));
+        build
+            .out_dir(&out_dir)
+            .include(source.ggml().join("src"))
+            .include(&folder)
+            .include(source.ggml().join("include"));
         for flag in flags {
             build.flag(flag);
         }

@@ -15,10 +15,8 @@ impl Source {
     pub fn find() -> Self {
         let cmake_dir = env::var("DEP_LLAMA_GGML_CMAKE_DIR")
             .expect("llama-cpp-sys-2 exports DEP_LLAMA_GGML_CMAKE_DIR to the crates that depend on it directly");
-        let out_dir = Path::new(&cmake_dir)
-            .ancestors()
-            .nth(2)
-            .expect("DEP_LLAMA_GGML_CMAKE_DIR is <OUT_DIR>/lib/cmake");
+        let out_dir =
+            Path::new(&cmake_dir).ancestors().nth(2).expect("DEP_LLAMA_GGML_CMAKE_DIR is <OUT_DIR>/lib/cmake");
         let cache = out_dir.join("build").join("CMakeCache.txt");
         let text = std::fs::read_to_string(&cache)
             .unwrap_or_else(|error| panic!("cannot read the sys crate's {}: {error}", cache.display()));

@@ -64,7 +64,8 @@ impl LlamaModel {
         request: &LoadRequest,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self, LoadError> {
-        let mut options = Options { vocabulary_only: request.profile.vocabulary_only, mapping: request.mapping, progress };
+        let mut options =
+            Options { vocabulary_only: request.profile.vocabulary_only, mapping: request.mapping, progress };
         let raw = Arc::new(load(Some(registration), &request.path, &mut options)?);
         let vocabulary = Arc::new(LlamaVocabulary::new(raw.clone()));
         let shape = shape(&raw, &request.profile);

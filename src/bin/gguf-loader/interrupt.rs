@@ -34,9 +34,4 @@ impl Interrupt {
     pub(crate) fn flow(&self) -> ControlFlow<()> {
         if self.0.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
-
-    /// Fails when the user wants the work to stop.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
-        if self.0.is_cancelled() { Err(Failure::interrupted()) } else { Ok(()) }
-    }
 }

@@ -5,7 +5,6 @@ use std::{num::NonZeroU32, path::Path, time::Duration};
 use gguf_loader::{
     backend::ContextOptions,
     context::Context,
-    knobs::Knobs,
     model::{LoadOptions, Model},
     select::ChooseOptions,
 };
@@ -28,22 +27,19 @@ pub(crate) fn load(
     };
     let model = Model::load_with(path, &LoadOptions::default().with_choose(choose), progress);
     bar.finish_and_clear();
-    let model = model?;
-    // A file without tensors reports no progress, and so never asks.
-    interrupt.check()?;
-    Ok(model)
+    Ok(model?)
 }
 
 /// Opens a context of `length` tokens that Ctrl-C cancels.
 pub(crate) fn open_context(
     model: &Model,
     length: Option<NonZeroU32>,
-    knobs: &Knobs,
+    threads: Option<NonZeroU32>,
     interrupt: &Interrupt,
 ) -> Result<Context, Failure> {
     let mut options = ContextOptions::default().with_cancel(interrupt.token());
     options.length = length;
-    options.threads = knobs.threads()?;
+    options.threads = threads;
     Ok(model.context(&options)?)
 }
 

@@ -30,13 +30,14 @@ Examples:
   gguf-loader bench model.gguf --backend cpu-haswell -p 128 -n 0 -t 2
   gguf-loader bench model.gguf --backend all --assert --json
 
-pp feeds -p random tokens to an empty context, tg feeds -n random tokens one by one. Each starts with a run
-that does not count. Several backends take turns, so that a busy moment of the machine hits all of them;
-their models are in memory together. `all` leaves the backend `reference` out: it is slow.
+pp feeds -p random tokens to an empty context, tg feeds -n random tokens one by one. Each starts with a run \
+that does not count. Several backends take turns, so that a busy moment of the machine hits all of them; their \
+models are in memory together. `all` leaves the backend `reference` out: it is slow.
 
---assert measures all backends, unless --backend says which, and the automatic choice. It fails (exit code 8) when
-the choice is over 5 % slower than the fastest. What counts is the speed over 512 tokens of prompt and 128
-generated, which the selector predicts, from the medians of pp and tg; with -p 0 or -n 0 it is the median of the other.")]
+--assert measures all backends, unless --backend says which, and the automatic choice. It fails (exit code 8) when \
+the choice is over 5 % slower than the fastest. What counts is the speed over 512 tokens of prompt and 128 \
+generated, which the selector predicts, from the medians of pp and tg; with -p 0 or -n 0 it is the median of the \
+other.")]
 pub(crate) struct Bench {
     /// The model: a GGUF file, or the first part of a split one
     model: PathBuf,
@@ -84,12 +85,13 @@ impl Bench {
             _ => None,
         };
         let knobs = args::knobs(backend, self.threads.threads);
+        let threads = knobs.threads()?;
         let interrupt = Interrupt::install()?;
         let choices = self.choices(&knobs)?;
         let mut runners = Vec::with_capacity(choices.ids.len());
         for id in &choices.ids {
             output.note(format_args!("loading for {id}"));
-            runners.push(self.open(id, &tests, &knobs, &interrupt, output)?);
+            runners.push(self.open(id, &tests, threads, &interrupt, output)?);
         }
         measure(&mut runners, &tests, self.repetitions, output)?;
         let rows = runners.iter().flat_map(|runner| runner.rows(&tests)).collect();
@@ -135,13 +137,13 @@ impl Bench {
         &self,
         id: &'static str,
         tests: &[Test],
-        knobs: &Knobs,
+        threads: Option<NonZeroU32>,
         interrupt: &Interrupt,
         output: &Output,
     ) -> Result<Runner, Failure> {
         let options = ChooseOptions::default().with_policy(Policy::Named(id.to_owned()));
         let model = loading::load(&self.model, options, interrupt, output)?;
-        let context = loading::open_context(&model, Some(context_length(tests)), knobs, interrupt)?;
+        let context = loading::open_context(&model, Some(context_length(tests)), threads, interrupt)?;
         Ok(Runner { id, context, speeds: vec![Vec::new(); tests.len()] })
     }
 }

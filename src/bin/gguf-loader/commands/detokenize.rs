@@ -19,7 +19,7 @@ Examples:
   echo '[504, 3575, 282]' | gguf-loader detokenize model.gguf
   printf 'Hello' | gguf-loader tokenize model.gguf | gguf-loader detokenize model.gguf
 
-Stdin is a JSON array, or ids between blanks. The bytes need not be UTF-8: tokens may be a part of a
+Stdin is a JSON array, or ids between blanks. The bytes need not be UTF-8: tokens may be a part of a \
 character. With --json the result is an object of the text, with U+FFFD for what is no UTF-8, and the bytes.")]
 pub(crate) struct Detokenize {
     /// The model, or a file with only its vocabulary

@@ -18,7 +18,7 @@ Examples:
   gguf-loader inspect model.gguf --tensors
   gguf-loader inspect model.gguf --json | jq '.quantization.bits_per_weight'
 
-Any valid GGUF file will do: vocabularies, adapters, architectures that no backend runs. The text shortens
+Any valid GGUF file will do: vocabularies, adapters, architectures that no backend runs. The text shortens \
 long values; --json has them in full.")]
 pub(crate) struct Inspect {
     /// The model: a GGUF file, or the first part of a split one

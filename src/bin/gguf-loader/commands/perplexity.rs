@@ -25,7 +25,7 @@ Examples:
   gguf-loader perplexity model.gguf --file wiki.test.raw
   gguf-loader perplexity model.gguf --file text.txt --ctx 256 --json
 
-The text is cut into chunks of the context length; the second half of each chunk counts. A text of fewer
+The text is cut into chunks of the context length; the second half of each chunk counts. A text of fewer \
 tokens than two contexts is an error (exit code 7).")]
 pub(crate) struct Perplexity {
     /// The model: a GGUF file, or the first part of a split one
@@ -55,12 +55,12 @@ impl Perplexity {
     pub(crate) fn execute(self, output: &mut Output) -> Result<(), Failure> {
         let text = self.file.read_text()?;
         let knobs = args::knobs(self.backend.backend.as_ref(), self.threads.threads);
-        let choose = knobs.choose_options()?;
+        let (choose, threads) = (knobs.choose_options()?, knobs.threads()?);
         let interrupt = Interrupt::install()?;
         let model = loading::load(&self.model, choose, &interrupt, output)?;
         output.note(model.selection().explain());
         let tokens = model.tokenizer()?.tokenize(&text, TokenizeOptions::default())?;
-        let mut context = loading::open_context(&model, Some(self.ctx), &knobs, &interrupt)?;
+        let mut context = loading::open_context(&model, Some(self.ctx), threads, &interrupt)?;
 
         let length = context.limits().context;
         let chunks = tokens.len() as u64 / u64::from(length);

@@ -27,8 +27,8 @@ Examples:
   gguf-loader run model.gguf --prompt-file question.txt --backend cpu-haswell --threads 4
   echo 'Once upon a time' | gguf-loader run model.gguf --prompt-file - --quiet
 
-Generation is greedy: the same prompt gives the same text. Without --max-tokens it goes on until the
-model ends its answer or the context is full. Ctrl-C stops it; what was printed stays (exit code 130).
+Generation is greedy: the same prompt gives the same text. Without --max-tokens it goes on until the \
+model ends its answer or the context is full. Ctrl-C stops it; what was printed stays (exit code 130). \
 `gguf-loader --help` lists all exit codes.")]
 pub(crate) struct Run {
     /// The model: a GGUF file, or the first part of a split one
@@ -72,7 +72,7 @@ impl Run {
     pub(crate) fn execute(self, output: &mut Output) -> Result<(), Failure> {
         let prompt = self.prompt.read()?;
         let knobs = args::knobs(self.backend.backend.as_ref(), self.threads.threads);
-        let choose = knobs.choose_options()?;
+        let (choose, threads) = (knobs.choose_options()?, knobs.threads()?);
         let interrupt = Interrupt::install()?;
 
         let start = Instant::now();
@@ -80,15 +80,17 @@ impl Run {
         let load_seconds = start.elapsed().as_secs_f64();
         output.note(model.selection().explain());
         model.tokenizer()?;
-        let mut context = loading::open_context(&model, self.ctx, &knobs, &interrupt)?;
+        let mut context = loading::open_context(&model, self.ctx, threads, &interrupt)?;
 
         let mut options = GenerateOptions::default();
         options.max_tokens = self.max_tokens;
-        let answer = generate(&mut context, &prompt, &options, load_seconds, output)?;
+        let answer = generate(&mut context, &prompt, &options, load_seconds, output);
+        if !output.is_json() {
+            output.end_streamed_line();
+        }
+        let answer = answer?;
         if output.is_json() {
             output.json_line(&answer)?;
-        } else {
-            output.end_streamed_line();
         }
         output.note(answer.summary());
         Ok(())

@@ -19,7 +19,7 @@ Examples:
   gguf-loader select model.gguf --backend '!cpu-zen4'
   gguf-loader select model.gguf --json | jq -r .winner
 
-GGUF_LOADER_CALIBRATE=1 measures the backends first, and keeps the measurement for this machine.
+GGUF_LOADER_CALIBRATE=1 measures the backends first, and keeps the measurement for this machine. \
 When nothing that is permitted can run the model, that is an error (exit code 4, 5 or 6).")]
 pub(crate) struct Select {
     /// The model: a GGUF file, or the first part of a split one

@@ -14,7 +14,7 @@ Examples:
   printf 'Hello world' | gguf-loader tokenize model.gguf
   printf '<|im_start|>' | gguf-loader tokenize model.gguf --no-bos --no-parse-special
 
-Stdin is taken byte for byte: a line break at its end counts. Files that hold only a vocabulary will do.
+Stdin is taken byte for byte: a line break at its end counts. Files that hold only a vocabulary will do. \
 Text that is not UTF-8 is an error (exit code 7) that names the byte.")]
 pub(crate) struct Tokenize {
     /// The model, or a file with only its vocabulary

@@ -58,7 +58,8 @@ fn interrupt_while_decoding_ends_with_130() {
     let mut rest = String::new();
     stderr.read_to_string(&mut rest).unwrap();
     assert_eq!(output.status.code(), Some(130), "{rest}");
-    assert_eq!(rest, "error: interrupted\n");
+    // The engine may have logged something before.
+    assert!(rest.ends_with("error: interrupted\n"), "{rest}");
     assert!(output.stdout.is_empty());
 }
 
@@ -110,7 +111,7 @@ mod held {
         let (reader, mut writer) = pipe().unwrap();
         writer.write_all(&vec![b'\n'; PIPE_BYTES]).unwrap();
         let mut command = Command::new(program().get_program());
-        command.arg("run").arg(model).args(["--prompt", "x"]).env("GGUF_LOADER_LOG", "gguf_loader=info");
+        command.arg("run").arg(model).args(["--prompt", "x"]).env("GGUF_LOADER_LOG", "gguf_loader::select=info");
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(writer).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         while !catches_interrupts(child.id()) {

@@ -2,11 +2,7 @@
 
 use std::path::Path;
 
-use gguf_loader::{
-    backend::ContextOptions,
-    generation::{FinishReason, GenerateOptions},
-    model::Model,
-};
+use gguf_loader::{backend::ContextOptions, generation::GenerateOptions, model::Model};
 
 use crate::{
     json_of,
@@ -34,25 +30,28 @@ fn stdout_of_run_is_only_the_text_that_the_library_generates() {
     let loaded = Model::load(&model).unwrap();
     let mut context = loaded.context(&ContextOptions::default()).unwrap();
     let options = GenerateOptions::default().with_max_tokens(24.try_into().unwrap());
-    let mut expected = String::new();
+    let (mut expected, mut tokens) = (String::new(), Vec::new());
     let generation = context.generate(PROMPT, &options).unwrap();
     let reason = generation.for_each_piece(|piece| {
         expected.push_str(&piece.text);
+        tokens.push(piece.token);
         std::ops::ControlFlow::Continue(())
     });
-    assert_eq!(reason.unwrap(), Some(FinishReason::MaxTokens), "the test needs another seed");
+    let reason = reason.unwrap().unwrap();
+    assert!(tokens.len() > 1, "the test needs another seed");
 
     let output = run(&model, &["--max-tokens", "24"]);
     let stderr = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(String::from_utf8(stdout_of(output)).unwrap(), expected);
-    assert!(stderr.starts_with(&loaded.selection().explain()), "{stderr}");
-    assert!(stderr.contains("generated 24 at"), "{stderr}");
+    assert!(stderr.lines().any(|line| line == loaded.selection().explain()), "{stderr}");
+    assert!(stderr.contains(&format!("generated {} at", tokens.len())), "{stderr}");
 
     let report = json_of(run(&model, &["--max-tokens", "24", "--json"]));
     assert_eq!(report["text"], expected);
     assert_eq!(report["backend"], loaded.backend());
-    assert_eq!(report["tokens"].as_array().unwrap().len(), 24);
-    assert_eq!((&report["generated_tokens"], &report["finish_reason"]), (&24.into(), &"max_tokens".into()));
+    assert_eq!(report["tokens"], serde_json::json!(tokens));
+    assert_eq!(report["generated_tokens"], tokens.len());
+    assert_eq!(report["finish_reason"], serde_json::to_value(reason).unwrap());
     assert!(report["prompt_tokens"].as_u64().unwrap() > 1);
     assert!(report["timings"]["generated_tokens_per_second"].as_f64().unwrap() > 0.0);
 }
@@ -66,7 +65,7 @@ fn quiet_run_leaves_stderr_empty() {
     }
     let output = run(&model, &["--max-tokens", "4", "--quiet"]);
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(!stdout_of(output).is_empty());
+    assert_eq!(stdout_of(output), stdout_of(run(&model, &["--max-tokens", "4"])));
 }
 
 #[test]
@@ -93,7 +92,8 @@ fn tokens_are_one_json_array_and_come_back_as_the_text() {
         return;
     }
     let text = "a text, with ümlauts 🦙 and a line break\n";
-    let tokens = tokenize(&vocabulary, &[], text);
+    // Behind BOS, llama.cpp keeps the blank that a SentencePiece tokenizer puts before the first word.
+    let tokens = tokenize(&vocabulary, &["--no-bos"], text);
     let ids: Vec<u32> = serde_json::from_slice(&tokens).unwrap();
     let written: Vec<String> = ids.iter().map(u32::to_string).collect();
     assert_eq!(String::from_utf8(tokens.clone()).unwrap(), format!("[{}]\n", written.join(",")));
@@ -142,7 +142,7 @@ fn perplexity_is_that_of_the_library() {
     if !can_tokenize(&model) {
         return;
     }
-    let text = "All work and no play makes a dull model. ".repeat(40);
+    let text = "All work and no play makes a dull model. ".repeat(100);
     let file = folder.file("text.txt", &text);
     let command = |arguments: &[&str]| {
         program().arg("perplexity").arg(&model).arg("--file").arg(&file).args(["--ctx", "256"]).args(arguments).output()

@@ -7,9 +7,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::failure::{Exit, Failure};
 
-/// Starts the log with the filter that the environment asks for.
-pub(crate) fn start() -> Result<(), Failure> {
-    let filter = Knobs::from_environment().log()?;
+/// Starts the log with the filter that the environment asks for. Where it asks for none, `quiet` leaves errors only.
+pub(crate) fn start(quiet: bool) -> Result<(), Failure> {
+    let knobs = Knobs::from_environment();
+    let filter = if quiet && knobs.value(&knobs::LOG).is_none() { "error".to_owned() } else { knobs.log()? };
     let filter = EnvFilter::try_new(&filter).map_err(|error| {
         Failure::new(Exit::Usage, &error).with_headline(format!(
             "{} is `{filter}`; allowed: {}",

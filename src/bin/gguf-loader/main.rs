@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command, output: &mut Output) -> Result<(), Failure> {
-    log::start()?;
+    log::start(output.is_quiet())?;
     match command {
         Command::Run(command) => command.execute(output),
         Command::Devices(command) => command.execute(output),

@@ -1,0 +1,12 @@
+//! The commands, one file each: its arguments, what it does, and its report.
+
+pub(crate) mod bench;
+pub(crate) mod completions;
+pub(crate) mod detokenize;
+pub(crate) mod devices;
+pub(crate) mod inspect;
+pub(crate) mod knobs;
+pub(crate) mod perplexity;
+pub(crate) mod run;
+pub(crate) mod select;
+pub(crate) mod tokenize;

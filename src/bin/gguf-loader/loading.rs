@@ -1,0 +1,57 @@
+//! Loading a model for a command: progress on a terminal, Ctrl-C, and the context.
+
+use std::{num::NonZeroU32, path::Path, time::Duration};
+
+use gguf_loader::{
+    backend::ContextOptions,
+    context::Context,
+    model::{LoadOptions, Model},
+    select::ChooseOptions,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{failure::Failure, interrupt::Interrupt, output::Output};
+
+/// Loads a model as `choose` says. Ctrl-C ends it with [`Failure::interrupted`].
+pub(crate) fn load(
+    path: &Path,
+    choose: ChooseOptions,
+    interrupt: &Interrupt,
+    output: &Output,
+) -> Result<Model, Failure> {
+    const STEPS: u64 = 1000;
+    let bar = progress_bar(output, STEPS, "loading {bar:40} {percent:>3} %");
+    let progress = |fraction: f32| {
+        bar.set_position((f64::from(fraction) * STEPS as f64) as u64);
+        interrupt.flow()
+    };
+    let model = Model::load_with(path, &LoadOptions::default().with_choose(choose), progress);
+    bar.finish_and_clear();
+    Ok(model?)
+}
+
+/// Opens a context of `length` tokens that Ctrl-C cancels.
+pub(crate) fn open_context(
+    model: &Model,
+    length: Option<NonZeroU32>,
+    threads: Option<NonZeroU32>,
+    interrupt: &Interrupt,
+) -> Result<Context, Failure> {
+    let mut options = ContextOptions::default().with_cancel(interrupt.token());
+    options.length = length;
+    options.threads = threads;
+    Ok(model.context(&options)?)
+}
+
+/// A bar on a terminal; nothing elsewhere, and nothing when only errors are wanted.
+pub(crate) fn progress_bar(output: &Output, steps: u64, template: &str) -> ProgressBar {
+    if output.is_quiet() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(steps);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

@@ -6,7 +6,6 @@ mod cpu;
 #[path = "backends/ggml/build.rs"]
 mod ggml;
 #[path = "backends/cpu/tiers.rs"]
-#[allow(dead_code, reason = "the library reads the rest of the table")]
 mod tiers;
 
 fn main() {

@@ -40,9 +40,8 @@ fn variants(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("variants");
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
     for id in ids.into_iter().filter(|&id| id != "reference") {
-        let mut context: Context = load(&path, Policy::Named(id.to_owned()))
-            .context(&ContextOptions::default())
-            .expect("the context opens");
+        let mut context: Context =
+            load(&path, Policy::Named(id.to_owned())).context(&ContextOptions::default()).expect("the context opens");
         assert_eq!(context.executed_by(), id, "another backend runs");
         for (name, test) in [("pp128", PROMPT), ("tg16", GENERATION)] {
             group.throughput(Throughput::Elements(u64::from(test.tokens())));

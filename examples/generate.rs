@@ -2,7 +2,7 @@
 
 use std::{
     error::Error,
-    io::{Write, stdout},
+    io::{Write, stderr, stdout},
     num::NonZeroU32,
 };
 
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: generate MODEL PROMPT".into());
     };
     let model = Model::load(path)?;
-    eprintln!("{}", model.selection().explain());
+    writeln!(stderr(), "{}", model.selection().explain())?;
     let mut context = model.context(&ContextOptions::default())?;
     let options = GenerateOptions::default().with_max_tokens(NonZeroU32::new(64).ok_or("64 is above zero")?);
     for piece in context.generate(&prompt, &options)? {

@@ -62,6 +62,8 @@ pub enum FinishReason {
 }
 
 /// Tokens as they are generated. Drop it to stop; the context keeps what was decoded.
+///
+/// Text comes in whole characters. One within which the generation ends is not shown; its tokens are.
 #[derive(Debug)]
 pub struct Generation<'a> {
     context: &'a mut Context,
@@ -148,7 +150,7 @@ impl<'a> Generation<'a> {
         mut self,
         mut callback: impl FnMut(&Piece) -> ControlFlow<()>,
     ) -> Result<Option<FinishReason>, GenerateError> {
-        while let Some(piece) = self.next() {
+        for piece in self.by_ref() {
             if callback(&piece?).is_break() {
                 return Ok(None);
             }
@@ -186,9 +188,6 @@ impl<'a> Generation<'a> {
         self.state = State::Token(token);
         let mut text = String::new();
         self.stream.push(token, &mut text)?;
-        if self.left == Some(0) {
-            self.stream.finish(&mut text);
-        }
         Ok(Some(Piece { token, text }))
     }
 

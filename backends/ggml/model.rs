@@ -140,8 +140,10 @@ pub(super) fn message(log: String) -> String {
     if !log.is_empty() {
         return log;
     }
-    // SAFETY: the shim returns a NUL-terminated string that lives until its next call on this thread.
-    let exception = unsafe { CStr::from_ptr(ffi::gl_last_error()) }.to_string_lossy();
+    // SAFETY: a plain function of the shim.
+    let exception = unsafe { ffi::gl_last_error() };
+    // SAFETY: it is a NUL-terminated string that lives until the shim's next call on this thread.
+    let exception = unsafe { CStr::from_ptr(exception) }.to_string_lossy();
     if exception.is_empty() { "no reason given".to_owned() } else { exception.into_owned() }
 }
 

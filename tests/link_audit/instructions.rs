@@ -48,7 +48,8 @@ pub(crate) fn vex_owners(file: &object::File<'_>) -> BTreeMap<String, usize> {
 
 fn decoded(code: &[u8], address: u64) -> impl Iterator<Item = Instruction> {
     let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
-    std::iter::from_fn(move || decoder.can_decode().then(|| decoder.decode())).filter(|instruction| !instruction.is_invalid())
+    std::iter::from_fn(move || decoder.can_decode().then(|| decoder.decode()))
+        .filter(|instruction| !instruction.is_invalid())
 }
 
 /// The name of a feature in the table of tiers; `None` for what every x86-64 has.

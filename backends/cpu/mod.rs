@@ -32,8 +32,12 @@ impl Backend for CpuBackend {
     }
 
     fn summary(&self) -> String {
-        let features = self.tier.requires.join(" ");
-        format!("llama.cpp, {features}")
+        // What ggml calls the extensions; the full list of requirements is in `tiers.rs` and in a refusal.
+        let name = |define: &&'static str| define.trim_start_matches("GGML_").trim_start_matches("USE_");
+        match self.tier.defines {
+            [] => "llama.cpp, the architecture's baseline".to_owned(),
+            defines => format!("llama.cpp, {}", defines.iter().map(name).collect::<Vec<_>>().join(" ")),
+        }
     }
 
     fn devices(&self, hardware: &Hardware) -> Result<Vec<Device>, Unavailable> {

@@ -14,11 +14,11 @@ use crate::workspace::Workspace;
 /// Options of `cargo xtask demo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// What the model goes on from.
-    #[arg(long, default_value = "The capital of France is")]
-    prompt: String,
-    /// How many tokens it may generate.
-    #[arg(long, default_value_t = 48)]
+    /// What the model is asked.
+    #[arg(long, default_value = "What is the capital of France, and what is it known for?")]
+    question: String,
+    /// How many tokens it may answer with.
+    #[arg(long, default_value_t = 96)]
     max_tokens: u32,
 }
 
@@ -42,13 +42,18 @@ fn demo(workspace: &Workspace, options: &Options, steps: &mut Steps) -> TaskResu
     })?;
     steps.run("run", || {
         let mut command = Command::new(workspace.program());
-        command.arg("run").arg(&model).args(["--prompt", &options.prompt]);
+        command.arg("run").arg(&model).args(["--prompt", &chat_turn(&options.question)]);
         command.args(["--max-tokens", &options.max_tokens.to_string()]);
         run(&mut command)?;
         println!();
         Ok(())
     })?;
     Ok(model)
+}
+
+/// The question in the format that the demo's model was trained on (ChatML).
+fn chat_turn(question: &str) -> String {
+    format!("<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n")
 }
 
 /// The bytes of a file, or of all files below a folder; links are not followed.

@@ -88,9 +88,13 @@ fn build_tiers(source: &Source, wanted: &[&'static Tier], renamer: &Renamer) -> 
     thread::scope(|scope| {
         for tier in &buildable {
             scope.spawn(move || {
-                let objects = compile(source, tier, &[]);
-                renamer.rename(tier, &objects);
-                archive(tier, &objects);
+                let stamp = Stamp::of(source, tier);
+                if !stamp.is_there() {
+                    let objects = compile(source, tier, &[]);
+                    renamer.rename(tier, &objects);
+                    archive(tier, &objects);
+                    stamp.write();
+                }
             });
         }
     });
@@ -106,6 +110,37 @@ fn build_floor_alone(source: &Source, floor: &'static Tier) -> &'static Tier {
     let objects = compile(source, floor, &[&entry]);
     archive(floor, &objects);
     floor
+}
+
+/// What a tier was built from. Cargo runs the whole script again when any input of any part changes, the shim included;
+/// a tier whose own inputs are the same is not compiled again.
+struct Stamp {
+    path: PathBuf,
+    text: String,
+}
+
+impl Stamp {
+    fn of(source: &Source, tier: &Tier) -> Self {
+        let compiler = compiler(tier, true).get_compiler();
+        let version = Command::new(compiler.path()).arg("--version").output().map(|output| output.stdout);
+        let text = format!(
+            "{:?}\n{:?}\n{:?}\n{}\n{}",
+            compiler.to_command(),
+            version.unwrap_or_default(),
+            source.ggml(),
+            tier.defines.join(" "),
+            include_str!("build.rs"),
+        );
+        Self { path: tier_dir(tier).join("stamp"), text }
+    }
+
+    fn is_there(&self) -> bool {
+        fs::read_to_string(&self.path).is_ok_and(|text| text == self.text)
+    }
+
+    fn write(&self) {
+        fs::write(&self.path, &self.text).expect("OUT_DIR is writable");
+    }
 }
 
 fn strict() -> bool {
@@ -178,10 +213,12 @@ fn compile(source: &Source, tier: &Tier, flags: &[&str]) -> Vec<PathBuf> {
 fn archive(tier: &Tier, objects: &[PathBuf]) {
     let mut build = cc::Build::new();
     build.cpp(true).cpp_link_stdlib(None).cargo_metadata(false).out_dir(tier_dir(tier)).objects(objects);
-    let name = format!("ggml-cpu-{}", tier.id);
-    build.compile(&name);
-    println!("cargo:rustc-link-search=native={}", tier_dir(tier).display());
-    println!("cargo:rustc-link-lib=static={name}");
+    build.compile(&library(tier));
+}
+
+/// The name of the tier's archive, as the linker knows it.
+fn library(tier: &Tier) -> String {
+    format!("ggml-cpu-{}", tier.id)
 }
 
 fn out_dir() -> PathBuf {
@@ -192,12 +229,14 @@ fn tier_dir(tier: &Tier) -> PathBuf {
     out_dir().join("tiers").join(tier.id)
 }
 
-/// Writes one registration a tier, and tells the link audit where the objects are.
+/// Links the tiers, writes one registration for each, and tells the link audit where the objects are.
 fn write_registrations(built: &[&Tier]) {
     let mut text = String::from("// One line for each tier that build.rs built.\n");
     for tier in built {
         let suffix = symbol_suffix(tier);
         text += &format!("register_tier!(\"{}\", ggml_backend_cpu_reg__{suffix});\n", tier.id);
+        println!("cargo:rustc-link-search=native={}", tier_dir(tier).display());
+        println!("cargo:rustc-link-lib=static={}", library(tier));
     }
     fs::write(out_dir().join("built_tiers.rs"), text).expect("OUT_DIR is writable");
     println!("cargo:rustc-env=GGUF_LOADER_TIER_OBJECTS={}", out_dir().join("tiers").display());

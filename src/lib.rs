@@ -1,4 +1,53 @@
-//! Loads GGUF models and runs them with the fastest code that this machine can execute.
+//! Loads GGUF models and runs them with the fastest code that this machine can execute, out of one static binary.
+//!
+//! llama.cpp's CPU kernels are compiled in once per instruction set, from plain SSE2 to AVX-512 and AMX, from NEON to SVE2.
+//! At run time the library finds what the CPU has and the operating system supports, predicts the speed of every backend
+//! that can run, takes the fastest, and says why.
+//!
+//! ```no_run
+//! use gguf_loader::{Model, backend::ContextOptions, generation::GenerateOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = Model::load("model.gguf")?;
+//! println!("{}", model.selection().explain());
+//! let mut context = model.context(&ContextOptions::default())?;
+//! for piece in context.generate("The capital of France is", &GenerateOptions::default())? {
+//!     print!("{}", piece?.text);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Concepts
+//!
+//! * A [`Model`] is weights in memory, on the backend that was chosen for them: [`Model::selection`]. Several models, on
+//!   different backends, live side by side.
+//! * A [`Context`] is a KV cache and the threads that compute on it. It takes a [`Batch`](backend::Batch) of tokens of one
+//!   or more sequences and gives logits; [`Context::generate`] loops over that.
+//! * A [`Tokenizer`] turns text into tokens and back; it can be loaded without the weights.
+//! * A [`Backend`](backend::Backend) is one way to run a model. Backends register themselves at compile time; a program
+//!   may add its own with [`register_backend!`].
+//! * [`select`] ranks the backends: a pure function of the [`Hardware`](hardware::Hardware), the model's
+//!   [`ModelProfile`](backend::ModelProfile) and a [`Policy`](select::Policy). A forced choice that cannot be kept is an
+//!   error.
+//! * [`gguf`] validates every file before anything else reads it.
+//!
+//! Everything that users hold owns what it needs, is [`Send`], and frees all memory when dropped. No input aborts the
+//! process: failures are typed errors, one enum for each operation. What the library logs goes to [`tracing`].
+//!
+//! # Features
+//!
+//! | Feature | Adds |
+//! |---|---|
+//! | `cpu` | llama.cpp on the CPU, with the floor tier of the architecture |
+//! | `cpu-<tier>` | one more tier: the README has the list |
+//! | `cpu-common` (default) | one tier for each step that matters in speed |
+//! | `cpu-all` | every tier |
+//! | `reference` | a slow backend in pure Rust, for tests |
+//! | `synth` | [`gguf`] writes synthetic models, for tests and benchmarks |
+//! | `cli` (default) | the command-line program |
+//!
+//! A feature only adds a candidate; it changes nothing for what was there before.
 #![deny(rustdoc::broken_intra_doc_links)]
 
 pub mod backend;
@@ -22,3 +71,8 @@ pub use tokenizer::Tokenizer;
 
 #[doc(hidden)]
 pub use inventory as __inventory;
+
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,7 +1,7 @@
 //! The tiers side by side in one process, and what is asked of the engine itself about them.
 #![cfg(all(feature = "cpu", feature = "synth"))]
 
-use std::{num::NonZeroU32, ops::ControlFlow, path::Path};
+use std::{num::NonZeroU32, ops::ControlFlow, path::Path, time::Duration};
 
 use gguf_loader::{
     Context, LoadError, LoadOptions, Model,
@@ -140,4 +140,22 @@ fn a_cancelled_generation_ends_with_an_error_and_the_context_stays_usable() {
     assert!(generation.next().is_none(), "nothing follows an error");
     cancel.reset();
     assert_eq!(generated(&mut context, 4).len(), 4);
+}
+
+#[test]
+fn every_tier_that_this_cpu_has_can_measure_itself_and_a_wider_one_multiplies_faster() {
+    let hardware = Hardware::detect();
+    let registry = Registry::global().expect("the registry is sound");
+    let mut quantized = std::collections::BTreeMap::new();
+    for id in runnable() {
+        let backend = registry.find(id).expect("it is registered");
+        let device = &backend.devices(&hardware).expect("it can run")[0];
+        let rates = backend.measure(device, Duration::from_millis(20)).expect("a tier can measure itself");
+        assert!(rates.is_valid(), "{id}: {rates:?}");
+        quantized.insert(id, rates.quantized);
+    }
+    // Far apart, so that a busy machine does not turn them round.
+    if let (Some(floor), Some(avx2)) = (quantized.get("cpu-x64"), quantized.get("cpu-haswell")) {
+        assert!(avx2 > floor, "AVX2 multiplies slower than SSE2: {quantized:?}");
+    }
 }

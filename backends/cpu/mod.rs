@@ -5,7 +5,7 @@
 
 mod tiers;
 
-use std::{ops::ControlFlow, path::Path, sync::Arc};
+use std::{ops::ControlFlow, path::Path, sync::Arc, time::Duration};
 
 use tiers::{TIERS, Tier};
 
@@ -67,6 +67,10 @@ impl Backend for CpuBackend {
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Arc<dyn BackendModel>, LoadError> {
         Ok(Arc::new(LlamaModel::load(self.id, self.registration, request, progress)?))
+    }
+
+    fn measure(&self, _device: &Device, budget: Duration) -> Option<Rates> {
+        ggml::measure(self.registration, Hardware::detect().default_threads().get(), budget)
     }
 
     fn vocabulary(&self, path: &Path) -> Option<Result<Arc<dyn Vocabulary>, LoadError>> {

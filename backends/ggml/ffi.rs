@@ -48,6 +48,15 @@ unsafe extern "C" {
     pub(crate) fn gl_sequences_clear(context: *mut sys::llama_context) -> bool;
     pub(crate) fn gl_cpu_graph_compute(context: *const sys::llama_context) -> *const c_void;
     pub(crate) fn gl_registration_graph_compute(registration: sys::ggml_backend_reg_t) -> *const c_void;
+    pub(crate) fn gl_measure_product(
+        registration: sys::ggml_backend_reg_t,
+        threads: sys::ggml_threadpool_t,
+        n_threads: i32,
+        tensor_type: sys::ggml_type,
+        size: i64,
+        tokens: i64,
+        budget: f64,
+    ) -> f64;
 }
 
 /// `ggml_threadpool_new` of a tier.

@@ -10,12 +10,14 @@
 mod context;
 pub(crate) mod ffi;
 mod log;
+mod measure;
 mod memory;
 mod model;
 pub(crate) mod process;
 mod threadpool;
 mod vocabulary;
 
+pub(crate) use measure::measure;
 pub(crate) use model::{LlamaModel, load_vocabulary};
 pub(crate) use process::CpuRegistration;
 

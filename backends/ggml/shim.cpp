@@ -1,11 +1,16 @@
 #include "shim.h"
 
+#include "ggml-alloc.h"
 #include "ggml-backend-impl.h"
+#include "ggml-cpp.h"
 #include "llama-arch.h"
 #include "llama-context.h"
 
+#include <algorithm>
 #include <exception>
+#include <limits>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -22,6 +27,27 @@ template <typename Result, typename Call> Result guarded(Result failed, Call cal
         last_error = "unknown C++ exception";
     }
     return failed;
+}
+
+template <typename Function> Function procedure(ggml_backend_reg_t registration, const char * name) {
+    return reinterpret_cast<Function>(ggml_backend_reg_get_proc_address(registration, name));
+}
+
+// Where a model's loader would put `weights`: in the first extra buffer type that takes the product, else in plain memory.
+ggml_backend_buffer_type_t buffer_type_for(ggml_backend_dev_t device, ggml_tensor * weights, ggml_tensor * product) {
+    using ExtraTypes = ggml_backend_buffer_type_t * (*)(ggml_backend_dev_t);
+    auto extra = procedure<ExtraTypes>(ggml_backend_dev_backend_reg(device), "ggml_backend_dev_get_extra_bufts");
+    for (ggml_backend_buffer_type_t * type = extra ? extra(device) : nullptr; type && *type; ++type) {
+        // As in the loader: support depends on the buffer type alone, and an empty buffer stands for it.
+        ggml_backend_buffer_ptr empty(ggml_backend_buft_alloc_buffer(*type, 0));
+        weights->buffer = empty.get();
+        const bool takes = empty && ggml_backend_dev_supports_op(device, product);
+        weights->buffer = nullptr;
+        if (takes) {
+            return *type;
+        }
+    }
+    return ggml_backend_dev_buffer_type(device);
 }
 
 } // namespace
@@ -123,6 +149,56 @@ const void * gl_registration_graph_compute(ggml_backend_reg_t registration) {
         const void * function = reinterpret_cast<const void *>(backend->iface.graph_compute);
         ggml_backend_free(backend);
         return function;
+    });
+}
+
+double gl_measure_product(ggml_backend_reg_t registration, ggml_threadpool_t threads, int32_t n_threads, ggml_type type,
+                          int64_t size, int64_t tokens, double budget) {
+    return guarded(-1.0, [&] {
+        ggml_backend_dev_t device = ggml_backend_reg_dev_get(registration, 0);
+        ggml_backend_ptr backend(ggml_backend_dev_init(device, nullptr));
+        auto set_threads = procedure<ggml_backend_set_n_threads_t>(registration, "ggml_backend_set_n_threads");
+        auto set_pool =
+            procedure<void (*)(ggml_backend_t, ggml_threadpool_t)>(registration, "ggml_backend_cpu_set_threadpool");
+        if (!backend || !set_threads || !set_pool) {
+            return -1.0;
+        }
+        set_threads(backend.get(), n_threads);
+        set_pool(backend.get(), threads);
+
+        const ggml_init_params descriptors = {ggml_tensor_overhead() * 8 + ggml_graph_overhead(), nullptr, true};
+        // The loader keeps weights and graphs apart too: only the weights go to the extra buffer.
+        ggml_context_ptr weights_context(ggml_init(descriptors));
+        ggml_context_ptr graph_context(ggml_init(descriptors));
+        ggml_tensor * weights = ggml_new_tensor_2d(weights_context.get(), type, size, size);
+        ggml_tensor * input = ggml_new_tensor_2d(graph_context.get(), GGML_TYPE_F32, size, tokens);
+        ggml_tensor * product = ggml_mul_mat(graph_context.get(), weights, input);
+
+        ggml_backend_buffer_type_t where = buffer_type_for(device, weights, product);
+        ggml_backend_buffer_ptr weights_buffer(ggml_backend_alloc_ctx_tensors_from_buft(weights_context.get(), where));
+        ggml_backend_buffer_ptr graph_buffer(
+            ggml_backend_alloc_ctx_tensors_from_buft(graph_context.get(), ggml_backend_dev_buffer_type(device)));
+        if (!weights_buffer || !graph_buffer) {
+            return -1.0;
+        }
+        const std::vector<uint8_t> zeros(ggml_nbytes(weights));
+        ggml_backend_tensor_set(weights, zeros.data(), 0, zeros.size());
+        ggml_backend_buffer_clear(graph_buffer.get(), 0);
+
+        ggml_cgraph * graph = ggml_new_graph(graph_context.get());
+        ggml_build_forward_expand(graph, product);
+        double least = std::numeric_limits<double>::infinity();
+        const int64_t begin = ggml_time_us();
+        int64_t now = begin;
+        do {
+            if (ggml_backend_graph_compute(backend.get(), graph) != GGML_STATUS_SUCCESS) {
+                return -1.0;
+            }
+            const int64_t end = ggml_time_us();
+            least = std::min(least, static_cast<double>(std::max<int64_t>(end - now, 1)) * 1e-6);
+            now = end;
+        } while (static_cast<double>(now - begin) * 1e-6 < budget);
+        return least;
     });
 }
 

@@ -44,6 +44,12 @@ const void * gl_cpu_graph_compute(const struct llama_context * context);
 // The same function of a registration, to compare with.
 const void * gl_registration_graph_compute(ggml_backend_reg_t registration);
 
+// Seconds that the CPU of `registration` takes to multiply a matrix of `type`, `size` by `size` and all zero, with `tokens`
+// columns of F32: the least of the runs that `budget` seconds allow, at least one. The matrix lies where a model's would,
+// repacked if the tier repacks this type. Negative on failure.
+double gl_measure_product(ggml_backend_reg_t registration, ggml_threadpool_t threads, int32_t n_threads,
+                          enum ggml_type type, int64_t size, int64_t tokens, double budget);
+
 #define GL_EXCEPTION INT32_MIN
 
 #ifdef __cplusplus

@@ -17,8 +17,11 @@ use crate::{
     hardware::Hardware,
 };
 
-/// What all measurements together may take.
+/// What all measurements together may take at one start.
 const BUDGET: Duration = Duration::from_millis(200);
+
+/// And when the user asks for measuring: long enough for every tier of a slow machine.
+const REFRESH_BUDGET: Duration = Duration::from_secs(2);
 
 /// Measured [`Rates`] by backend and device.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -137,7 +140,7 @@ impl FromStr for Calibrate {
 #[error("`{0}` is not `0`, `1` or `refresh`")]
 pub struct CalibrateError(String);
 
-/// What is known of this machine's speed, measured now where it is not known yet; at most 200 ms.
+/// What is known of this machine's speed, measured now where it is not known yet. `None` until everything is measured.
 ///
 /// A cache that cannot be read or written costs the time of measuring again, and a line in the log; it is no error.
 pub(super) fn calibrate(
@@ -161,12 +164,22 @@ pub(super) fn calibrate(
     if targets.is_empty() {
         return Some(calibration);
     }
+    let budget = if mode == Calibrate::Refresh { REFRESH_BUDGET } else { BUDGET };
     let start = Instant::now();
-    calibration.measure(&targets, BUDGET, || start.elapsed());
+    calibration.measure(&targets, budget, || start.elapsed());
     if let Some(cache) = cache
         && let Err(error) = cache.store(&fingerprint, &calibration)
     {
         tracing::warn!(error = &error as &dyn std::error::Error, "the calibration was not kept");
+    }
+    // A measured speed and a predicted one do not compare: an estimate that is a third too high would beat every fact.
+    let unmeasured = calibration.missing(registry, hardware, policy).len();
+    if unmeasured > 0 {
+        tracing::info!(
+            unmeasured,
+            "the time for measuring is over: predictions are used, the rest is measured next time"
+        );
+        return None;
     }
     Some(calibration)
 }

@@ -183,11 +183,11 @@ impl<'a> Generation<'a> {
         if self.stop_at_end && self.tokenizer.is_end_of_generation(token) {
             return Ok(self.finish(FinishReason::End));
         }
+        let mut text = String::new();
+        self.stream.push(token, &mut text)?;
         self.generated_tokens += 1;
         self.left = self.left.map(|left| left - 1);
         self.state = State::Token(token);
-        let mut text = String::new();
-        self.stream.push(token, &mut text)?;
         Ok(Some(Piece { token, text }))
     }
 
@@ -196,7 +196,7 @@ impl<'a> Generation<'a> {
         None
     }
 
-    fn decode_prompt(&mut self, tokens: &[Token]) -> Result<(), DecodeError> {
+    fn decode_prompt(&mut self, tokens: &[Token]) -> Result<(), GenerateError> {
         let size = self.context.limits().batch as usize;
         let chunks = tokens.len().div_ceil(size);
         for (index, chunk) in tokens.chunks(size).enumerate() {
@@ -209,6 +209,9 @@ impl<'a> Generation<'a> {
                 self.batch.ask_for_last_logits();
             }
             self.context.decode(&self.batch)?;
+            if self.context.next_position(0) == first {
+                return Err(GenerateError::NoMemory);
+            }
             self.row = chunk.len() - 1;
         }
         Ok(())
@@ -266,6 +269,9 @@ pub enum GenerateError {
     /// The model computes embeddings, not logits.
     #[error("the model gives no logits: it is not made to generate text")]
     NoLogits,
+    /// The model remembers nothing from one batch to the next: an encoder.
+    #[error("the model has no memory of what it read: it is not made to generate text")]
+    NoMemory,
     /// The model's weights are broken, or its arithmetic overflowed.
     #[error("the model's logits are not numbers: the file may be damaged")]
     NotANumber,

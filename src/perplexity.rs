@@ -8,7 +8,7 @@
 use std::ops::ControlFlow;
 
 use crate::{
-    backend::{Batch, DecodeError, SequenceEdit, Token},
+    backend::{Batch, DecodeError, SequenceEdit, Token, VocabularyError},
     context::Context,
 };
 
@@ -36,6 +36,15 @@ pub fn perplexity(
     mut progress: impl FnMut(&Perplexity, u64) -> ControlFlow<()>,
 ) -> Result<Perplexity, PerplexityError> {
     let length = context.limits().context as usize;
+    /// The second half of a chunk must hold a token and the one before it.
+    const SHORTEST: usize = 4;
+    if length < SHORTEST {
+        return Err(PerplexityError::ContextTooShort { length, needed: SHORTEST });
+    }
+    let n_vocab = context.model().shape().n_vocab;
+    if let Some(&token) = tokens.iter().find(|&&token| token >= n_vocab) {
+        return Err(VocabularyError::Token { token, n_tokens: n_vocab }.into());
+    }
     let needed = 2 * length;
     if tokens.len() < needed {
         return Err(PerplexityError::TooShort { tokens: tokens.len(), needed });
@@ -74,7 +83,11 @@ fn measure_chunk(
         for (row, item) in batch.items().iter().enumerate().filter(|(_, item)| item.logits) {
             let logits = context.logits(row).ok_or(PerplexityError::NoLogits)?;
             let next = chunk[item.position as usize + 1];
-            likelihoods.add(negative_log_likelihood(logits, next));
+            let surprise = negative_log_likelihood(logits, next);
+            if !surprise.is_finite() {
+                return Err(PerplexityError::NotANumber);
+            }
+            likelihoods.add(surprise);
         }
     }
     likelihoods.chunks += 1;
@@ -126,9 +139,23 @@ pub enum PerplexityError {
         /// Two contexts full.
         needed: usize,
     },
+    /// The context is too short to predict anything from.
+    #[error("a context of {length} tokens is too short; at least {needed} are needed")]
+    ContextTooShort {
+        /// The context's length.
+        length: usize,
+        /// The least that will do.
+        needed: usize,
+    },
+    /// A token that the vocabulary does not have.
+    #[error(transparent)]
+    Token(#[from] VocabularyError),
     /// The model computes embeddings, not logits.
     #[error("the model gives no logits: it has no perplexity")]
     NoLogits,
+    /// The model's weights are broken, or its arithmetic overflowed.
+    #[error("the model's logits are not numbers: the file may be damaged")]
+    NotANumber,
     /// A decode failed or was cancelled.
     #[error(transparent)]
     Decode(#[from] DecodeError),

@@ -53,11 +53,16 @@ fn a_generated_token_costs_no_allocation_but_its_text() {
     for _ in 0..2 {
         generation.next().expect("a token").expect("the decode succeeds");
     }
-    let before = ALLOCATIONS.get();
     let mut texts = 0;
-    for piece in &mut generation {
-        texts += u64::from(piece.expect("the decode succeeds").text.capacity() > 0);
+    loop {
+        let before = ALLOCATIONS.get();
+        let Some(piece) = generation.next() else { break };
+        let allocations = ALLOCATIONS.get() - before;
+        let text = piece.expect("the decode succeeds").text;
+        // A text that consists of several parts, because bytes in it are not UTF-8, may grow once.
+        let allowed = u64::from(text.capacity() > 0) + u64::from(text.contains(char::REPLACEMENT_CHARACTER));
+        assert!(allocations <= allowed, "{allocations} allocations for {text:?}");
+        texts += u64::from(!text.is_empty());
     }
     assert!(texts > 100, "the model writes text, or nothing is tested");
-    assert_eq!(ALLOCATIONS.get() - before, texts, "allocations beside the returned texts");
 }

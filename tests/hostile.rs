@@ -53,7 +53,7 @@ fn no_damaged_file_kills_the_program() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("damaged.gguf");
     let mut codes: BTreeMap<i32, u64> = BTreeMap::new();
-    for (seed, tokenizer) in (1..).zip([Tokenizer::Spm, Tokenizer::Bpe]) {
+    for (seed, tokenizer) in (1..).zip([Tokenizer::SentencePiece, Tokenizer::BytePair]) {
         SyntheticModel::tiny().with_tokenizer(tokenizer).write_file(&path).expect("the model is written");
         let sound = fs::read(&path).expect("it can be read");
         let mut random = Random(0x9e37_79b9_7f4a_7c15 * seed);

@@ -5,9 +5,9 @@ use std::{num::NonZeroU32, ops::ControlFlow, path::Path, time::Duration};
 
 use gguf_loader::{
     Context, LoadError, LoadOptions, Model,
-    backend::{CancelToken, ContextOptions, DecodeError},
+    backend::{Batch, CancelToken, ContextOptions, DecodeError, LoadError as BackendLoadError, LoadRequest, Mapping},
     generation::{FinishReason, GenerateError, GenerateOptions},
-    gguf::synth::SyntheticModel,
+    gguf::{Gguf, synth::SyntheticModel},
     hardware::Hardware,
     select::{ChooseOptions, Policy, Registry},
 };
@@ -158,4 +158,49 @@ fn every_tier_that_this_cpu_has_can_measure_itself_and_a_wider_one_multiplies_fa
     if let (Some(floor), Some(avx2)) = (quantized.get("cpu-x64"), quantized.get("cpu-haswell")) {
         assert!(avx2 > floor, "AVX2 multiplies slower than SSE2: {quantized:?}");
     }
+}
+
+#[test]
+fn a_tier_refuses_to_load_on_a_cpu_that_lacks_it_whatever_device_it_is_given() {
+    let (_folder, path) = tiny();
+    let hardware = Hardware::detect();
+    let registry = Registry::global().expect("the registry is sound");
+    let Some(backend) = registry.iter().find(|backend| backend.devices(&hardware).is_err()) else {
+        eprintln!("skipped: this CPU runs every tier that was built");
+        return;
+    };
+    let own = registry.find(runnable()[0]).expect("it is registered");
+    let device = own.devices(&hardware).expect("it can run").remove(0);
+    let profile = Gguf::open(&path).and_then(|file| file.profile()).expect("a valid model");
+    let request = LoadRequest { path, profile, mapping: Mapping::Map };
+    let error = backend.load(&device, &request, &mut |_| ControlFlow::Continue(())).expect_err("it must not run");
+    assert!(matches!(error, BackendLoadError::Unavailable(_)), "{error}");
+}
+
+#[test]
+fn a_load_from_within_a_progress_report_is_an_error_and_not_a_deadlock() {
+    let (_folder, path) = tiny();
+    let mut inner = None;
+    let options = LoadOptions::default().with_choose(ChooseOptions::default());
+    let outer = Model::load_with(&path, &options, |_| {
+        inner.get_or_insert_with(|| Model::load_with(&path, &options, |_| ControlFlow::Continue(())));
+        ControlFlow::Continue(())
+    });
+    outer.expect("the outer load goes on");
+    let error = inner.expect("progress is reported").expect_err("the inner one cannot wait for the outer one");
+    assert!(error.to_string().contains("from within"), "{error}");
+}
+
+#[test]
+fn a_context_may_have_more_sequences_than_a_batch_has_tokens() {
+    let (_folder, path) = tiny();
+    let model = load(&path, runnable()[0]).expect("the floor can run");
+    let number = |value| NonZeroU32::new(value).expect("above zero");
+    let options = ContextOptions::default().with_sequences(number(4)).with_batch(number(2)).with_length(number(64));
+    let mut context = model.context(&options).expect("the context opens");
+    assert_eq!((context.limits().batch, context.limits().sequences), (2, 4));
+    let mut batch = Batch::new();
+    batch.push(3, 0, 3, true);
+    context.decode(&batch).expect("a valid batch");
+    assert!(context.logits(0).is_some());
 }

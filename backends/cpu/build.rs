@@ -55,12 +55,42 @@ pub(crate) fn build(source: &Source) {
     println!("cargo:rerun-if-changed=backends/cpu/tiers.rs");
     println!("cargo:rerun-if-env-changed=GGUF_LOADER_STRICT_BUILD");
     println!("cargo:rerun-if-env-changed=GGUF_LOADER_SINGLE_TIER");
+    rerun_when_the_compiler_changes();
+    refuse_flags_for_a_newer_cpu();
     let wanted = wanted_tiers();
     let built = match Renamer::find() {
         Some(renamer) => build_tiers(source, &wanted, &renamer),
         None => vec![build_floor_alone(source, wanted[0])],
     };
+    remove_others(&built);
     write_registrations(&built);
+}
+
+/// cc says this by itself only for builds whose archives it links.
+fn rerun_when_the_compiler_changes() {
+    let target = env::var("TARGET").expect("cargo sets it");
+    for name in ["CC", "CXX", "CFLAGS", "CXXFLAGS", "AR"] {
+        let of_target = [format!("{name}_{target}"), format!("{name}_{}", target.replace('-', "_"))];
+        for name in of_target.into_iter().chain([name.to_owned(), format!("TARGET_{name}"), format!("HOST_{name}")]) {
+            println!("cargo:rerun-if-env-changed={name}");
+        }
+    }
+}
+
+/// `CFLAGS=-march=native` would raise the instruction set of every tier, the floor included: the binary would look portable
+/// and die on older machines.
+fn refuse_flags_for_a_newer_cpu() {
+    for cpp in [false, true] {
+        let compiler = cc::Build::new().cpp(cpp).get_compiler();
+        let flags: Vec<_> = compiler.args().iter().map(|flag| flag.to_string_lossy()).collect();
+        let raises = |flag: &str| {
+            let sets = |prefix| flag.strip_prefix(prefix).is_some_and(|cpu| !matches!(cpu, "x86-64" | "armv8-a"));
+            sets("-march=") || sets("-mcpu=") || flag.starts_with("-mavx") || flag.starts_with("-msse4")
+        };
+        if let Some(flag) = flags.iter().find(|flag| raises(flag)) {
+            panic!("{flag} in CFLAGS or CXXFLAGS would raise the instruction set of every tier; unset it");
+        }
+    }
 }
 
 /// The floor of the target's architecture, then every tier that a cargo feature asks for.
@@ -229,6 +259,14 @@ fn tier_dir(tier: &Tier) -> PathBuf {
     out_dir().join("tiers").join(tier.id)
 }
 
+/// Removes what an earlier build with other features left, so that the link audit sees this build's tiers only.
+fn remove_others(built: &[&Tier]) {
+    let folders = fs::read_dir(out_dir().join("tiers")).into_iter().flatten().flatten();
+    for folder in folders.filter(|folder| built.iter().all(|tier| folder.file_name() != tier.id)) {
+        let _ = fs::remove_dir_all(folder.path());
+    }
+}
+
 /// Links the tiers, writes one registration for each, and tells the link audit where the objects are.
 fn write_registrations(built: &[&Tier]) {
     let mut text = String::from("// One line for each tier that build.rs built.\n");
@@ -281,7 +319,9 @@ fn objcopy_candidates() -> Vec<PathBuf> {
     let native = env::var("HOST") == env::var("TARGET");
     let mut candidates: Vec<PathBuf> = env::var_os("OBJCOPY").map(PathBuf::from).into_iter().collect();
     let compiler = cc::Build::new().cpp(true).get_compiler().path().to_string_lossy().into_owned();
-    if let Some(prefix) = ["g++", "c++", "clang++"].iter().find_map(|name| compiler.strip_suffix(name)) {
+    // `aarch64-linux-gnu-g++-12` has its objcopy beside it without the version.
+    let compiler = compiler.trim_end_matches(|last: char| last.is_ascii_digit()).trim_end_matches('-');
+    if let Some(prefix) = ["clang++", "g++", "c++"].iter().find_map(|name| compiler.strip_suffix(name)) {
         candidates.extend((!prefix.is_empty()).then(|| PathBuf::from(format!("{prefix}objcopy"))));
     }
     candidates.extend(native.then(|| PathBuf::from("objcopy")));

@@ -26,6 +26,17 @@ struct CpuBackend {
     registration: CpuRegistration,
 }
 
+impl CpuBackend {
+    /// The one check that stands between a tier's code and a CPU that does not know it.
+    fn require(&self, hardware: &Hardware) -> Result<(), Unavailable> {
+        let missing = hardware.cpu.features.missing(self.tier.requires);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Unavailable::MissingCpuFeatures(missing.into_iter().map(str::to_owned).collect()))
+    }
+}
+
 impl Backend for CpuBackend {
     fn id(&self) -> &'static str {
         self.id
@@ -41,10 +52,7 @@ impl Backend for CpuBackend {
     }
 
     fn devices(&self, hardware: &Hardware) -> Result<Vec<Device>, Unavailable> {
-        let missing = hardware.cpu.features.missing(self.tier.requires);
-        if !missing.is_empty() {
-            return Err(Unavailable::MissingCpuFeatures(missing.into_iter().map(str::to_owned).collect()));
-        }
+        self.require(hardware)?;
         Ok(vec![Device {
             id: "cpu".to_owned(),
             name: hardware.cpu.brand.clone(),
@@ -66,11 +74,15 @@ impl Backend for CpuBackend {
         request: &LoadRequest,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Arc<dyn BackendModel>, LoadError> {
+        // A safe function must not rely on where the device came from: it may have been made for another machine.
+        self.require(&Hardware::detect())?;
         Ok(Arc::new(LlamaModel::load(self.id, self.registration, request, progress)?))
     }
 
     fn measure(&self, _device: &Device, budget: Duration) -> Option<Rates> {
-        ggml::measure(self.registration, Hardware::detect().default_threads().get(), budget)
+        let hardware = Hardware::detect();
+        self.require(&hardware).ok()?;
+        ggml::measure(self.registration, hardware.default_threads().get(), budget)
     }
 
     fn vocabulary(&self, path: &Path) -> Option<Result<Arc<dyn Vocabulary>, LoadError>> {
@@ -130,8 +142,8 @@ macro_rules! register_tier {
             static BACKEND: CpuBackend = CpuBackend {
                 id: concat!("cpu-", $id),
                 tier: tier($id),
-                // SAFETY: build.rs compiled the function for this tier, and a backend is loaded from only where `devices`
-                // found that the CPU has what the tier requires.
+                // SAFETY: build.rs compiled the function for this tier, and `load` and `measure` call it only where
+                // `require` found that the CPU has all of it.
                 registration: unsafe { CpuRegistration::new($function) },
             };
             $crate::register_backend!(&BACKEND);

@@ -66,23 +66,22 @@ pub(crate) fn build_shim(source: &Source) {
 
 /// Runs the compiler through the launcher that CMake builds use (ccache), so that both halves of the build are cached.
 fn use_compiler_launcher() {
-    for (launcher, compiler, default) in
-        [("CMAKE_C_COMPILER_LAUNCHER", "CC", "cc"), ("CMAKE_CXX_COMPILER_LAUNCHER", "CXX", "c++")]
+    let target = env::var("TARGET").expect("cargo sets TARGET").replace('-', "_");
+    for (launcher, compiler, cpp) in
+        [("CMAKE_C_COMPILER_LAUNCHER", "CC", false), ("CMAKE_CXX_COMPILER_LAUNCHER", "CXX", true)]
     {
         println!("cargo:rerun-if-env-changed={launcher}");
-        let Ok(launcher) = env::var(launcher) else { continue };
-        let target = env::var("TARGET").expect("cargo sets TARGET").replace('-', "_");
-        let specific = format!("{compiler}_{target}");
-        let tool = env::var(&specific)
-            .or_else(|_| env::var(compiler))
-            .unwrap_or_else(|_| if is_native() { default.to_owned() } else { String::new() });
-        if !tool.is_empty() && !tool.contains(&launcher) {
+        let Some(launcher) = env::var(launcher).ok().filter(|launcher| !launcher.is_empty()) else { continue };
+        let variable = format!("{compiler}_{target}");
+        // Whatever the environment says; cc's own choice otherwise, so that a cross compiler is found as before.
+        let given = [variable.clone(), format!("TARGET_{compiler}"), compiler.to_owned()].into_iter();
+        let given = given.filter_map(|name| env::var(name).ok()).find(|tool| !tool.is_empty());
+        let tool = given.unwrap_or_else(|| {
+            cc::Build::new().cpp(cpp).cargo_metadata(false).get_compiler().path().display().to_string()
+        });
+        if !tool.starts_with(&launcher) {
             // SAFETY: build scripts start with one thread, and none has been spawned yet.
-            unsafe { env::set_var(specific, format!("{launcher} {tool}")) };
+            unsafe { env::set_var(variable, format!("{launcher} {tool}")) };
         }
     }
-}
-
-fn is_native() -> bool {
-    env::var("HOST") == env::var("TARGET")
 }

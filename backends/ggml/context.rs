@@ -3,10 +3,12 @@
 use std::{
     ffi::c_void,
     num::NonZeroU32,
-    panic,
     ptr::{self, NonNull},
     slice,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use llama_cpp_sys_2 as sys;
@@ -15,9 +17,9 @@ use super::{
     ENGINE,
     ffi::{self, AbortCallback},
     log::capture_errors,
-    memory::context_bytes,
+    memory::{LENGTH_STEP, context_bytes},
     model::{LlamaModel, message},
-    process,
+    process::{self, Reentered},
     threadpool::{MAX_THREADS, Threadpool},
 };
 use crate::{
@@ -31,6 +33,9 @@ use crate::{
 /// Context length when none is asked for, unless the model was trained for less.
 const DEFAULT_LENGTH: u32 = 4096;
 
+/// Batches up to this many tokens never allocate; the arrays of larger ones grow when they come.
+const LARGE_BATCH: u32 = 4096;
+
 /// Most sequences that a context can keep (`LLAMA_MAX_SEQ`).
 const MAX_SEQUENCES: u32 = 256;
 
@@ -40,8 +45,8 @@ pub(super) struct LlamaContext {
     raw: RawContext,
     _threads: Threadpool,
     model: Arc<LlamaModel>,
-    /// Read by the abort callback of `raw`: boxed, so that its address stays.
-    cancel: Box<CancelToken>,
+    /// The abort callback of `raw` reads its flag.
+    cancel: CancelToken,
     limits: ContextLimits,
     /// Whether there is a KV cache. Encoders have none: each batch stands alone.
     has_memory: bool,
@@ -66,15 +71,16 @@ impl Drop for RawContext {
 impl LlamaContext {
     pub(super) fn new(model: Arc<LlamaModel>, options: &ContextOptions) -> Result<Self, ContextError> {
         let limits = plan(&model, options)?;
-        let cancel = Box::new(options.cancel.clone());
+        let cancel = options.cancel.clone();
         let params = params(&limits, &cancel);
         let ((raw, threads), errors) = process::with_cpu(Some(model.registration), |registered| {
             capture_errors(|| {
-                // SAFETY: the model is valid, and `cancel` outlives the context.
+                // SAFETY: the model is valid, and the flag of `cancel` outlives the context.
                 let raw = unsafe { ffi::gl_context_new(model.raw.as_ptr(), &params) };
                 (raw, registered.and_then(|registered| Threadpool::new(registered, limits.threads)))
             })
-        });
+        })
+        .map_err(|Reentered| ContextError::Refused { engine: ENGINE, message: Reentered.to_string() })?;
         let Some(raw) = NonNull::new(raw).map(RawContext) else {
             return Err(ContextError::Refused { engine: ENGINE, message: message(errors) });
         };
@@ -86,10 +92,12 @@ impl LlamaContext {
         unsafe { sys::llama_attach_threadpool(raw.0.as_ptr(), threads.as_ptr(), threads.as_ptr()) };
         // SAFETY: the context is valid.
         let has_memory = !unsafe { sys::llama_get_memory(raw.0.as_ptr()) }.is_null();
-        let limits = if has_memory {
+        // SAFETY: the context is valid.
+        let is_causal = unsafe { ffi::gl_is_causal(raw.0.as_ptr()) };
+        let limits = if has_memory && is_causal {
             limits
         } else {
-            // llama.cpp asserts that an encoder's batch is one ubatch.
+            // llama.cpp asserts that a batch in which tokens see those after them is one ubatch.
             ContextLimits { batch: limits.ubatch.min(limits.batch), ..limits }
         };
         Ok(Self {
@@ -100,7 +108,7 @@ impl LlamaContext {
             limits,
             has_memory,
             next: vec![0; limits.sequences as usize],
-            arrays: BatchArrays::with_capacity(limits.batch as usize),
+            arrays: BatchArrays::with_capacity(limits.batch.min(LARGE_BATCH) as usize),
         })
     }
 
@@ -119,6 +127,22 @@ impl LlamaContext {
             // SAFETY: the sequence is below the number that the context was created with.
             let last = unsafe { sys::llama_memory_seq_pos_max(memory, sequence as sys::llama_seq_id) };
             *next = Position::try_from(last + 1).unwrap_or(0);
+        }
+    }
+
+    /// A recurrent state cannot go back: after a decode that broke off, it is half computed. Its sequence is emptied.
+    fn drop_half_computed_states(&mut self, batch: &Batch) {
+        let model = self.model.raw.as_ptr();
+        // SAFETY: the model is valid.
+        let recurrent = unsafe { sys::llama_model_is_recurrent(model) };
+        // SAFETY: the model is valid.
+        let hybrid = unsafe { sys::llama_model_is_hybrid(model) };
+        if !(recurrent || hybrid) {
+            return;
+        }
+        for item in batch.items() {
+            // SAFETY: the context is valid and the batch was checked. Removing a whole sequence always succeeds.
+            unsafe { ffi::gl_sequence_truncate(self.as_ptr(), item.sequence as sys::llama_seq_id, 0) };
         }
     }
 
@@ -161,6 +185,7 @@ impl BackendContext for LlamaContext {
             }
             failed => {
                 self.arrays.outputs.clear();
+                self.drop_half_computed_states(batch);
                 self.reread_positions();
                 Err(match failed {
                     1 => DecodeError::ContextFull {
@@ -178,6 +203,11 @@ impl BackendContext for LlamaContext {
     fn logits(&self, index: usize) -> Option<&[f32]> {
         // llama.cpp logs an error for a row that was not asked for.
         if !*self.arrays.outputs.get(index)? {
+            return None;
+        }
+        // SAFETY: the model is valid.
+        if !self.has_memory && !unsafe { sys::llama_model_is_diffusion(self.model.raw.as_ptr()) } {
+            // An encoder computes embeddings only; llama.cpp would hand out zeros.
             return None;
         }
         // SAFETY: the context is valid and the row was computed.
@@ -217,12 +247,7 @@ impl BackendContext for LlamaContext {
     fn executed_by(&self) -> String {
         // SAFETY: the context is valid.
         let running = unsafe { ffi::gl_cpu_graph_compute(self.as_ptr()) };
-        let own = process::with_cpu(Some(self.model.registration), |registered| match registered {
-            // SAFETY: the registration is one of ggml's CPU backends.
-            Some(registered) => unsafe { ffi::gl_registration_graph_compute(registered.as_ptr()) },
-            None => ptr::null(),
-        });
-        if !running.is_null() && running == own {
+        if !running.is_null() && running as usize == self.model.graph_compute {
             self.model.backend.to_owned()
         } else {
             format!("foreign code at {running:p}")
@@ -247,12 +272,21 @@ fn plan(model: &LlamaModel, options: &ContextOptions) -> Result<ContextLimits, C
     }
     let trained = profile.n_ctx_train.max(1);
     let context = options.length.map_or(trained.min(DEFAULT_LENGTH), NonZeroU32::get);
+    // SAFETY: the model is valid.
+    let position_limit = unsafe { ffi::gl_position_limit(model.raw.as_ptr()) };
+    let longest = match u32::try_from(position_limit) {
+        // llama.cpp asserts that a position is in the model's table.
+        Ok(limit) if limit > 0 => limit,
+        _ => (i32::MAX as u32 - LENGTH_STEP) / sequences,
+    };
+    if context > longest {
+        return Err(ContextError::Length { requested: context, limit: longest });
+    }
     let batch = options.batch.get().min(context.saturating_mul(sequences));
     let ubatch = options.ubatch.get().min(batch);
     let needed = context_bytes(profile, context, sequences, ubatch);
     let available = hardware.memory.available;
-    let total = u64::from(context) * u64::from(sequences);
-    if needed > available || total > i32::MAX as u64 {
+    if needed > available {
         return Err(ContextError::Memory { needed, available });
     }
     Ok(ContextLimits { context, batch, ubatch, sequences, threads })
@@ -264,22 +298,23 @@ fn params(limits: &ContextLimits, cancel: &CancelToken) -> sys::llama_context_pa
     // Each sequence has a cache of its own (not unified), so that one cannot take another's room.
     params.n_ctx = limits.context * limits.sequences;
     params.kv_unified = false;
-    params.n_batch = limits.batch;
+    // llama.cpp asserts that an output of each sequence fits.
+    params.n_batch = limits.batch.max(limits.sequences);
     params.n_ubatch = limits.ubatch;
     params.n_seq_max = limits.sequences;
     params.n_threads = limits.threads as i32;
     params.n_threads_batch = limits.threads as i32;
     params.no_perf = true;
     params.abort_callback = Some(is_cancelled as AbortCallback);
-    params.abort_callback_data = ptr::from_ref(cancel).cast_mut().cast::<c_void>();
+    params.abort_callback_data = Arc::as_ptr(cancel.flag()).cast_mut().cast::<c_void>();
     params
 }
 
 /// Called by ggml between the nodes of a graph.
-unsafe extern "C" fn is_cancelled(token: *mut c_void) -> bool {
-    // SAFETY: the context was created with a pointer to a `CancelToken` that it owns.
-    let token = unsafe { &*token.cast::<CancelToken>() };
-    panic::catch_unwind(|| token.is_cancelled()).unwrap_or(true)
+unsafe extern "C" fn is_cancelled(flag: *mut c_void) -> bool {
+    // SAFETY: the context was created with a pointer to the flag of a token that it holds.
+    let flag = unsafe { &*flag.cast::<AtomicBool>() };
+    flag.load(Ordering::Relaxed)
 }
 
 /// The arrays that `llama_batch` points to, allocated once.

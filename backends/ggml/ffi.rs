@@ -18,6 +18,8 @@ unsafe extern "C" {
         model: *mut sys::llama_model,
         params: *const sys::llama_context_params,
     ) -> *mut sys::llama_context;
+    pub(crate) fn gl_position_limit(model: *const sys::llama_model) -> i64;
+    pub(crate) fn gl_is_causal(context: *const sys::llama_context) -> bool;
     pub(crate) fn gl_decode(context: *mut sys::llama_context, batch: *const sys::llama_batch) -> i32;
     pub(crate) fn gl_tokenize(
         vocab: *const sys::llama_vocab,

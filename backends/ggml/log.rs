@@ -34,9 +34,10 @@ pub(super) fn install() {
 
 /// Runs `call` and returns the error lines that llama.cpp logged on this thread meanwhile, joined.
 pub(super) fn capture_errors<R>(call: impl FnOnce() -> R) -> (R, String) {
-    LINES.with_borrow_mut(|lines| lines.errors = Some(Vec::new()));
+    // A callback may capture within a capture: the outer one goes on afterwards.
+    let outer = LINES.with_borrow_mut(|lines| lines.errors.replace(Vec::new()));
     let result = call();
-    let errors = LINES.with_borrow_mut(|lines| lines.errors.take()).unwrap_or_default();
+    let errors = LINES.with_borrow_mut(|lines| std::mem::replace(&mut lines.errors, outer)).unwrap_or_default();
     (result, errors.join("; "))
 }
 

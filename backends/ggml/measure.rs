@@ -43,6 +43,7 @@ pub(crate) fn measure(registration: CpuRegistration, threads: u32, budget: Durat
             bandwidth,
         })
     })
+    .ok()?
 }
 
 /// Multiply-adds a second.

@@ -6,13 +6,13 @@
 use crate::backend::ModelProfile;
 
 /// ggml pads the length of the KV cache to this many tokens.
-const LENGTH_STEP: u64 = 256;
+pub(super) const LENGTH_STEP: u32 = 256;
 
-/// Bytes of KV cache and of compute buffers for a context.
+/// Bytes that a context takes at least: its KV cache, and the logits of a whole ubatch, which are the widest tensor of a
+/// graph with flash attention. llama.cpp's other buffers are small beside these.
 pub(super) fn context_bytes(profile: &ModelProfile, length: u32, sequences: u32, ubatch: u32) -> u64 {
-    let tokens = u64::from(length).next_multiple_of(LENGTH_STEP).saturating_mul(u64::from(sequences));
+    let tokens = u64::from(length).next_multiple_of(u64::from(LENGTH_STEP)).saturating_mul(u64::from(sequences));
     let cache = tokens.saturating_mul(profile.kv_bytes_per_token);
-    // The widest tensor of a graph is the logits of a whole ubatch.
     let compute = u64::from(ubatch).saturating_mul(u64::from(profile.n_vocab)).saturating_mul(size_of::<f32>() as u64);
     cache.saturating_add(compute)
 }

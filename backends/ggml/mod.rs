@@ -26,10 +26,10 @@ pub(crate) const ENGINE: &str = "llama.cpp";
 
 /// Whether llama.cpp has a graph for this value of `general.architecture`.
 ///
-/// Encoder-decoder models are not counted: their decoder asserts that an encoder ran before.
+/// Those whose decoder needs the output of another graph first are not counted: it is asserted to be there.
 pub(crate) fn knows_architecture(name: &str) -> bool {
-    const ENCODER_DECODER: &[&str] = &["t5", "t5encoder"];
+    const TWO_GRAPHS: &[&str] = &["t5", "t5encoder", "eagle3", "dflash", "gemma4-assistant"];
     let Ok(name_c) = std::ffi::CString::new(name) else { return false };
     // SAFETY: the pointer is to a NUL-terminated string that outlives the call.
-    !ENCODER_DECODER.contains(&name) && unsafe { ffi::gl_knows_architecture(name_c.as_ptr()) }
+    !TWO_GRAPHS.contains(&name) && unsafe { ffi::gl_knows_architecture(name_c.as_ptr()) }
 }

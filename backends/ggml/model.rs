@@ -15,7 +15,7 @@ use super::{
     ENGINE,
     context::LlamaContext,
     ffi, log,
-    process::{self, CpuRegistration},
+    process::{self, CpuRegistration, Reentered},
     vocabulary::LlamaVocabulary,
 };
 use crate::backend::{
@@ -51,6 +51,8 @@ pub(crate) struct LlamaModel {
     pub(super) raw: Arc<RawModel>,
     pub(super) backend: &'static str,
     pub(super) registration: CpuRegistration,
+    /// Address of the tier's function that computes graphs: what a context is compared with.
+    pub(super) graph_compute: usize,
     pub(super) profile: ModelProfile,
     shape: ModelShape,
     vocabulary: Arc<LlamaVocabulary>,
@@ -67,9 +69,17 @@ impl LlamaModel {
         let mut options =
             Options { vocabulary_only: request.profile.vocabulary_only, mapping: request.mapping, progress };
         let raw = Arc::new(load(Some(registration), &request.path, &mut options)?);
+        let graph_compute = process::with_cpu(Some(registration), |registered| {
+            // SAFETY: the registration is one of ggml's CPU backends.
+            registered
+                .map_or(0, |registered| unsafe { ffi::gl_registration_graph_compute(registered.as_ptr()) } as usize)
+        });
+        let graph_compute =
+            graph_compute.map_err(|Reentered| LoadError::Refused { engine: ENGINE, message: Reentered.to_string() })?;
         let vocabulary = Arc::new(LlamaVocabulary::new(raw.clone()));
         let shape = shape(&raw, &request.profile);
-        Ok(Self { raw, backend, registration, profile: request.profile.clone(), shape, vocabulary })
+        let profile = request.profile.clone();
+        Ok(Self { raw, backend, registration, graph_compute, profile, shape, vocabulary })
     }
 }
 
@@ -122,7 +132,8 @@ fn load(registration: Option<CpuRegistration>, path: &Path, options: &mut Option
             // SAFETY: the path is NUL-terminated, and `devices` and `progress` outlive the call.
             unsafe { ffi::gl_model_load(path_c.as_ptr(), &params) }
         })
-    });
+    })
+    .map_err(|Reentered| LoadError::Refused { engine: ENGINE, message: Reentered.to_string() })?;
     let Progress { cancelled, panic, .. } = progress;
     let raw = NonNull::new(raw).map(RawModel);
     if let Some(payload) = panic {

@@ -3,9 +3,12 @@
 //! libllama takes the first CPU device of the registry when it loads a model or creates a context, and what it created
 //! keeps that device's function pointers afterwards. So the tier is a property of a model, chosen by which registration
 //! stands in the registry during the call. [`with_cpu`] holds a lock around it: models of different tiers live side by
-//! side, only the moments of their creation exclude each other.
+//! side; loading them and opening their contexts exclude each other.
 
-use std::sync::{Mutex, Once, PoisonError};
+use std::{
+    cell::Cell,
+    sync::{Mutex, Once, PoisonError},
+};
 
 use llama_cpp_sys_2 as sys;
 
@@ -44,11 +47,41 @@ impl Registered {
     }
 }
 
+thread_local! {
+    /// Whether this thread is within [`with_cpu`].
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// [`with_cpu`] was called from within itself: by a progress closure or a log subscriber that loads a model or opens a
+/// context. Waiting for the lock would never end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("called from within the progress report or the log of another load; do it after that load")]
+pub(crate) struct Reentered;
+
+/// Says that the thread has left, also when a panic takes it out.
+struct Inside;
+
+impl Inside {
+    fn enter() -> Result<Self, Reentered> {
+        if INSIDE.replace(true) { Err(Reentered) } else { Ok(Self) }
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.set(false);
+    }
+}
+
 static CURRENT: Mutex<Option<Registered>> = Mutex::new(None);
 static INITIALISE: Once = Once::new();
 
-/// Runs `call` while `registration`, or none, is the registry's CPU.
-pub(crate) fn with_cpu<R>(registration: Option<CpuRegistration>, call: impl FnOnce(Option<Registered>) -> R) -> R {
+/// Runs `call` while `registration`, or none, is the registry's CPU. Calls of several threads wait for each other.
+pub(crate) fn with_cpu<R>(
+    registration: Option<CpuRegistration>,
+    call: impl FnOnce(Option<Registered>) -> R,
+) -> Result<R, Reentered> {
+    let _inside = Inside::enter()?;
     INITIALISE.call_once(|| {
         log::install();
         // SAFETY: called once, before any other function of llama.cpp.
@@ -70,5 +103,5 @@ pub(crate) fn with_cpu<R>(registration: Option<CpuRegistration>, call: impl FnOn
             *current = Some(wanted);
         }
     }
-    call(*current)
+    Ok(call(*current))
 }

@@ -5,6 +5,7 @@
 #include "ggml-cpp.h"
 #include "llama-arch.h"
 #include "llama-context.h"
+#include "llama-model.h"
 
 #include <algorithm>
 #include <exception>
@@ -78,6 +79,14 @@ llama_model * gl_model_load(const char * path, const llama_model_params * params
 
 llama_context * gl_context_new(llama_model * model, const llama_context_params * params) {
     return guarded<llama_context *>(nullptr, [&] { return llama_init_from_model(model, *params); });
+}
+
+int64_t gl_position_limit(const llama_model * model) {
+    return model->pos_embd ? model->pos_embd->ne[1] : 0;
+}
+
+bool gl_is_causal(const llama_context * context) {
+    return context->get_cparams().causal_attn;
 }
 
 int32_t gl_decode(llama_context * context, const llama_batch * batch) {

@@ -22,6 +22,12 @@ struct llama_model * gl_model_load(const char * path, const struct llama_model_p
 // NULL on failure.
 struct llama_context * gl_context_new(struct llama_model * model, const struct llama_context_params * params);
 
+// The longest context that the model's table of positions allows; 0 for a model without one (RoPE, ALiBi).
+int64_t gl_position_limit(const struct llama_model * model);
+
+// Whether tokens see only those before them. llama.cpp asserts that other batches are a single ubatch.
+bool gl_is_causal(const struct llama_context * context);
+
 // What llama_decode returns; GL_EXCEPTION after an exception.
 int32_t gl_decode(struct llama_context * context, const struct llama_batch * batch);
 

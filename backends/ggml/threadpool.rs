@@ -1,6 +1,12 @@
 //! One persistent pool of compute threads a context.
 
-use std::{ffi::CStr, mem, ptr::NonNull};
+use std::{
+    ffi::CStr,
+    mem,
+    ptr::NonNull,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
 
 use llama_cpp_sys_2 as sys;
 
@@ -31,6 +37,9 @@ impl Threadpool {
         let new: ThreadpoolNew = unsafe { mem::transmute(procedure(registered, c"ggml_threadpool_new")?) };
         // SAFETY: `ggml_threadpool_free` of this ggml has this signature.
         let free: ThreadpoolFree = unsafe { mem::transmute(procedure(registered, c"ggml_threadpool_free")?) };
+        if !can_start(threads) {
+            return None;
+        }
         let threads = i32::try_from(threads).ok()?;
         // SAFETY: a plain function of its argument.
         let mut params = unsafe { sys::ggml_threadpool_params_default(threads) };
@@ -49,6 +58,24 @@ impl Drop for Threadpool {
         // SAFETY: `free` belongs to the tier that made the pool, and the context that used it is gone.
         unsafe { (self.free)(self.raw.as_ptr()) };
     }
+}
+
+/// Whether the system lets this process have `threads` threads now. ggml asserts that each of them starts, and a limit on
+/// processes (`ulimit -u`, a container's `pids.max`) would abort the program. Another process may still take the last one
+/// in between; that cannot be ruled out from here.
+fn can_start(threads: u32) -> bool {
+    let gate = Arc::new(Mutex::new(()));
+    // The threads wait until all were asked for, so that they exist at the same time.
+    let held = gate.lock().unwrap_or_else(PoisonError::into_inner);
+    let wait = |gate: Arc<Mutex<()>>| move || drop(gate.lock());
+    let started: Vec<_> = (1..threads).map(|_| thread::Builder::new().spawn(wait(Arc::clone(&gate)))).collect();
+    let all = started.iter().all(Result::is_ok);
+    drop(held);
+    for thread in started.into_iter().flatten() {
+        // It only waited: there is nothing to learn from how it ended.
+        let _ = thread.join();
+    }
+    all
 }
 
 fn procedure(registered: Registered, name: &CStr) -> Option<*mut std::ffi::c_void> {

@@ -57,6 +57,9 @@ pub enum LoadError {
     /// Progress reporting broke the load off.
     #[error("loading was cancelled")]
     Cancelled,
+    /// The device is not one of this machine.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
     /// The file vanished or changed after it was validated, or cannot be read.
     #[error("cannot read {}", path.display())]
     Io {
@@ -97,6 +100,14 @@ pub enum ContextError {
         /// Asked for.
         requested: u32,
         /// Most that the engine takes.
+        limit: u32,
+    },
+    /// Longer than the engine, or the model's table of positions, can count.
+    #[error("a context of {requested} tokens requested, the limit is {limit}")]
+    Length {
+        /// Asked for, for each sequence.
+        requested: u32,
+        /// Most that is possible.
         limit: u32,
     },
     /// More sequences than the engine can keep.

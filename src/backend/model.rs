@@ -164,7 +164,8 @@ pub trait BackendContext: fmt::Debug + Send {
     /// # Errors
     ///
     /// [`DecodeError`]; afterwards the sequences hold what they held before, except after
-    /// [`DecodeError::Cancelled`], where passes that were finished stay.
+    /// [`DecodeError::Cancelled`], where passes that were finished stay, and for recurrent models, whose sequences of the
+    /// batch are emptied: [`next_position`](Self::next_position) tells.
     fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError>;
 
     /// The logits after token `index` of the last batch: one number a vocabulary entry.
@@ -226,6 +227,12 @@ impl CancelToken {
     /// Makes the token usable again.
     pub fn reset(&self) {
         self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// What the token's clones share, for engines that poll it from C.
+    #[cfg(feature = "cpu")]
+    pub(crate) fn flag(&self) -> &Arc<AtomicBool> {
+        &self.0
     }
 
     /// Whether [`cancel`](Self::cancel) was called.

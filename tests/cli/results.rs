@@ -166,10 +166,18 @@ fn bench_all_takes_what_can_run_but_the_reference_and_asserts_on_it() {
         rows.as_array().unwrap().iter().map(|row| row["backend"].as_str().unwrap().to_owned()).collect();
     measured.sort();
     assert_eq!(measured, expected);
-    // The slow one is measured because it is named, and the choice because of the assertion.
+    // The slow one is measured because it is named, and the choice because of the assertion. On a tiny model and a busy
+    // machine either may win: the exit code follows the measured rows.
     if crate::is_compiled("reference") {
-        let rows = json_of(bench(&["--backend", "reference", "--assert"]));
-        assert_eq!(rows.as_array().unwrap().len(), 2, "{rows}");
+        let output = bench(&["--backend", "reference", "--assert"]);
+        let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let speed = |is_reference: bool| {
+            let mut rows = rows.as_array().unwrap().iter();
+            let row = rows.find(|row| (row["backend"] == "reference") == is_reference);
+            row.unwrap()["tokens_per_second"].as_f64().unwrap()
+        };
+        let expected = if speed(false) < 0.95 * speed(true) { 8 } else { 0 };
+        assert_eq!(output.status.code(), Some(expected), "{rows}");
     }
 }
 

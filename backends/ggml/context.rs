@@ -273,14 +273,10 @@ fn plan(model: &LlamaModel, options: &ContextOptions) -> Result<ContextLimits, C
     let trained = profile.n_ctx_train.max(1);
     let context = options.length.map_or(trained.min(DEFAULT_LENGTH), NonZeroU32::get);
     // SAFETY: the model is valid.
-    let position_limit = unsafe { ffi::gl_position_limit(model.raw.as_ptr()) };
-    let longest = match u32::try_from(position_limit) {
+    let positions = unsafe { ffi::gl_position_limit(model.raw.as_ptr()) };
+    if let Some(limit) = u32::try_from(positions).ok().filter(|&limit| limit > 0 && limit < context) {
         // llama.cpp asserts that a position is in the model's table.
-        Ok(limit) if limit > 0 => limit,
-        _ => (i32::MAX as u32 - LENGTH_STEP) / sequences,
-    };
-    if context > longest {
-        return Err(ContextError::Length { requested: context, limit: longest });
+        return Err(ContextError::Length { requested: context, limit });
     }
     let batch = options.batch.get().min(context.saturating_mul(sequences));
     let ubatch = options.ubatch.get().min(batch);
@@ -288,6 +284,11 @@ fn plan(model: &LlamaModel, options: &ContextOptions) -> Result<ContextLimits, C
     let available = hardware.memory.available;
     if needed > available {
         return Err(ContextError::Memory { needed, available });
+    }
+    // llama.cpp counts the tokens of all sequences, rounded up, in 32 bits.
+    let limit = (i32::MAX as u32 - LENGTH_STEP) / sequences;
+    if context > limit {
+        return Err(ContextError::Length { requested: context, limit });
     }
     Ok(ContextLimits { context, batch, ubatch, sequences, threads })
 }

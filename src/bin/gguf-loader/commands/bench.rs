@@ -1,6 +1,6 @@
 //! `bench`: how fast backends run a model, and whether the automatic choice is the fastest.
 
-use std::{fmt, num::NonZeroU32, path::PathBuf, str::FromStr};
+use std::{fmt, num::NonZeroU32, path::PathBuf, str::FromStr, thread, time::Duration};
 
 use clap::Args;
 use gguf_loader::{
@@ -196,10 +196,16 @@ fn measure(runners: &mut [Runner], tests: &[Test], repetitions: NonZeroU32, outp
             benchmark::warm_up(&mut runner.context, test)?;
         }
     }
+    /// ggml's threads go on polling for a while after a graph, and would take the cores from the next backend.
+    const THREADS_FALL_ASLEEP: Duration = Duration::from_millis(400);
+    let several = runners.len() > 1;
     for _ in 0..repetitions.get() {
         for (index, &test) in tests.iter().enumerate() {
             for runner in &mut *runners {
                 bar.set_message(runner.id);
+                if several {
+                    thread::sleep(THREADS_FALL_ASLEEP);
+                }
                 let speed = benchmark::run(&mut runner.context, test)?;
                 runner.speeds[index].push(speed);
                 bar.inc(1);

@@ -5,7 +5,7 @@
 
 mod tiers;
 
-use std::{ops::ControlFlow, path::Path, sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use tiers::{TIERS, Tier};
 
@@ -71,7 +71,7 @@ impl Backend for CpuBackend {
     fn load(
         &self,
         _device: &Device,
-        request: &LoadRequest,
+        request: &LoadRequest<'_>,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Arc<dyn BackendModel>, LoadError> {
         // A safe function must not rely on where the device came from: it may have been made for another machine.
@@ -85,8 +85,8 @@ impl Backend for CpuBackend {
         ggml::measure(self.registration, hardware.default_threads().get(), budget)
     }
 
-    fn vocabulary(&self, path: &Path) -> Option<Result<Arc<dyn Vocabulary>, LoadError>> {
-        Some(ggml::load_vocabulary(path))
+    fn vocabulary(&self, request: &LoadRequest<'_>) -> Option<Result<Arc<dyn Vocabulary>, LoadError>> {
+        Some(ggml::load_vocabulary(request))
     }
 }
 

@@ -63,12 +63,12 @@ impl LlamaModel {
     pub(crate) fn load(
         backend: &'static str,
         registration: CpuRegistration,
-        request: &LoadRequest,
+        request: &LoadRequest<'_>,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self, LoadError> {
-        let mut options =
-            Options { vocabulary_only: request.profile.vocabulary_only, mapping: request.mapping, progress };
-        let raw = Arc::new(load(Some(registration), &request.path, &mut options)?);
+        let profile = request.profile().clone();
+        let mut options = Options { vocabulary_only: profile.vocabulary_only, mapping: request.mapping(), progress };
+        let raw = Arc::new(load(Some(registration), request.path(), &mut options)?);
         let graph_compute = process::with_cpu(Some(registration), |registered| {
             // SAFETY: the registration is one of ggml's CPU backends.
             registered
@@ -77,8 +77,7 @@ impl LlamaModel {
         let graph_compute =
             graph_compute.map_err(|Reentered| LoadError::Refused { engine: ENGINE, message: Reentered.to_string() })?;
         let vocabulary = Arc::new(LlamaVocabulary::new(raw.clone()));
-        let shape = shape(&raw, &request.profile);
-        let profile = request.profile.clone();
+        let shape = shape(&raw, &profile);
         Ok(Self { raw, backend, registration, graph_compute, profile, shape, vocabulary })
     }
 }
@@ -98,10 +97,10 @@ impl BackendModel for LlamaModel {
 }
 
 /// Loads the vocabulary of a file, with or without weights. No tier is needed.
-pub(crate) fn load_vocabulary(path: &Path) -> Result<Arc<dyn Vocabulary>, LoadError> {
+pub(crate) fn load_vocabulary(request: &LoadRequest<'_>) -> Result<Arc<dyn Vocabulary>, LoadError> {
     let mut options =
         Options { vocabulary_only: true, mapping: Mapping::Map, progress: &mut |_| ControlFlow::Continue(()) };
-    let raw = load(None, path, &mut options)?;
+    let raw = load(None, request.path(), &mut options)?;
     Ok(Arc::new(LlamaVocabulary::new(Arc::new(raw))))
 }
 

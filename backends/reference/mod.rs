@@ -70,7 +70,7 @@ impl Backend for Reference {
     fn load(
         &self,
         device: &Device,
-        request: &LoadRequest,
+        request: &LoadRequest<'_>,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Arc<dyn BackendModel>, LoadError> {
         Ok(Arc::new(model::Model::load(device, request, progress)?))

@@ -7,7 +7,8 @@
 //! # What an implementation may rely on
 //!
 //! * [`Backend::load`] is called only with a device that [`Backend::devices`] returned and for which
-//!   [`Backend::score`] was `Ok`, and with a file that [`gguf`](crate::gguf) has validated.
+//!   [`Backend::score`] was `Ok`.
+//! * The file of a [`LoadRequest`] was validated by [`gguf`](crate::gguf); the type sees to that.
 //!
 //! # What it must provide
 //!
@@ -38,7 +39,7 @@ pub use registration::registered;
 pub use roofline::{Rates, Score, Workload, roofline};
 pub use vocabulary::{SpecialTokens, TokenizeOptions, Vocabulary};
 
-use std::{fmt, ops::ControlFlow, path::Path, sync::Arc, time::Duration};
+use std::{fmt, ops::ControlFlow, sync::Arc, time::Duration};
 
 use crate::hardware::Hardware;
 
@@ -72,7 +73,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     fn load(
         &self,
         device: &Device,
-        request: &LoadRequest,
+        request: &LoadRequest<'_>,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Arc<dyn BackendModel>, LoadError>;
 
@@ -87,8 +88,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Loads only the vocabulary of the file, if this backend knows how to.
     ///
     /// `None` means that it does not; another backend is asked.
-    fn vocabulary(&self, path: &Path) -> Option<Result<Arc<dyn Vocabulary>, LoadError>> {
-        let _ = path;
+    fn vocabulary(&self, request: &LoadRequest<'_>) -> Option<Result<Arc<dyn Vocabulary>, LoadError>> {
+        let _ = request;
         None
     }
 }

@@ -28,7 +28,7 @@ use std::{process::ExitCode, sync::Arc};
 use gguf_loader::{backend::registered, hardware::Hardware};
 use libtest_mimic::{Arguments, Trial};
 use models::{Model, Models};
-use subject::{Subject, skipped};
+use subject::{Subject, open_file, request, skipped};
 
 /// A behaviour, and the function that panics when a backend does not have it.
 type Check = (&'static str, fn(&Subject));
@@ -90,7 +90,8 @@ fn main() -> ExitCode {
 
 /// Checks that need something, and what is missing of it.
 fn conditional(subject: &Subject) -> [(&'static [Check], Option<&'static str>); 3] {
-    let tokenises = subject.backend.vocabulary(&subject.models.path(Model::BytePairVocabulary)).is_some();
+    let file = open_file(&subject.models.path(Model::BytePairVocabulary));
+    let tokenises = subject.backend.vocabulary(&request(&file)).is_some();
     // That the reference agrees with itself would say nothing; `recorded` is what it is held against.
     let reference = if subject.backend.id() == "reference" {
         Some("it is the reference itself")

@@ -13,7 +13,13 @@ pub(crate) const EXCEPTION: i32 = i32::MIN;
 unsafe extern "C" {
     pub(crate) fn gl_last_error() -> *const c_char;
     pub(crate) fn gl_knows_architecture(name: *const c_char) -> bool;
-    pub(crate) fn gl_model_load(path: *const c_char, params: *const sys::llama_model_params) -> *mut sys::llama_model;
+    pub(crate) fn gl_model_load(
+        path: *const c_char,
+        architecture: *const c_char,
+        params: *const sys::llama_model_params,
+    ) -> *mut sys::llama_model;
+    #[cfg(feature = "bitnet")]
+    pub(crate) fn gl_ternary_tensors(model: *const sys::llama_model) -> i32;
     pub(crate) fn gl_context_new(
         model: *mut sys::llama_model,
         params: *const sys::llama_context_params,

@@ -21,14 +21,20 @@ const SIZE: i64 = 1024;
 /// Tokens of a prompt that are multiplied at once.
 const TOKENS: i64 = 32;
 
-/// The types that stand for quantised and for float weights.
-const QUANTIZED: sys::ggml_type = sys::GGML_TYPE_Q4_K;
+/// The types that stand for quantised, ternary and float weights.
+pub(crate) const QUANTIZED: sys::ggml_type = sys::GGML_TYPE_Q4_K;
+#[cfg(feature = "bitnet")]
+pub(crate) const TERNARY: sys::ggml_type = sys::GGML_TYPE_TQ2_0;
 const FLOAT: sys::ggml_type = sys::GGML_TYPE_F16;
 
-/// Multiplies on the tier of `registration`, which the CPU can execute, for about `budget`.
+/// Multiplies on the tier of `registration`, which the CPU can execute, for about `budget`. `quantized` stands for all types
+/// that are not floats.
 ///
 /// `None` when the tier cannot compute here.
-pub(crate) fn measure(registration: CpuRegistration, threads: u32, budget: Duration) -> Option<Rates> {
+pub(crate) fn measure(
+    registration: CpuRegistration,
+    quantized: sys::ggml_type,
+    threads: u32, budget: Duration) -> Option<Rates> {
     let bandwidth = bandwidth(threads);
     let share = budget / 4;
     process::with_cpu(Some(registration), |registered| {
@@ -36,9 +42,9 @@ pub(crate) fn measure(registration: CpuRegistration, threads: u32, budget: Durat
         let pool = Threadpool::new(registered, threads)?;
         let rate = |tensor_type, tokens| multiply_adds(registered, &pool, threads, tensor_type, tokens, share);
         Some(Rates {
-            quantized: rate(QUANTIZED, TOKENS)?,
+            quantized: rate(quantized, TOKENS)?,
             float: rate(FLOAT, TOKENS)?,
-            quantized_vector: rate(QUANTIZED, 1)?,
+            quantized_vector: rate(quantized, 1)?,
             float_vector: rate(FLOAT, 1)?,
             bandwidth,
         })

@@ -17,7 +17,9 @@ pub(crate) mod process;
 mod threadpool;
 mod vocabulary;
 
-pub(crate) use measure::measure;
+#[cfg(feature = "bitnet")]
+pub(crate) use measure::TERNARY;
+pub(crate) use measure::{QUANTIZED, measure};
 pub(crate) use model::{LlamaModel, load_vocabulary};
 pub(crate) use process::CpuRegistration;
 

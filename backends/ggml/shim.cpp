@@ -7,7 +7,13 @@
 #include "llama-context.h"
 #include "llama-model.h"
 
+#ifdef GGUF_LOADER_BITNET
+#include "architecture.h"
+#include "kernels/operation.h"
+#endif
+
 #include <algorithm>
+#include <cstring>
 #include <exception>
 #include <limits>
 #include <string>
@@ -68,13 +74,37 @@ const char * gl_last_error(void) {
 
 bool gl_knows_architecture(const char * name) {
     return guarded(false, [&] {
+#ifdef GGUF_LOADER_BITNET
+        if (bitnet::is_architecture(name)) {
+            return true;
+        }
+#endif
         const llm_arch arch = llm_arch_from_string(name);
         return arch != LLM_ARCH_UNKNOWN && arch != LLM_ARCH_CLIP;
     });
 }
 
-llama_model * gl_model_load(const char * path, const llama_model_params * params) {
-    return guarded<llama_model *>(nullptr, [&] { return llama_model_load_from_file(path, *params); });
+llama_model * gl_model_load(const char * path, const char * architecture, const llama_model_params * params) {
+    return guarded<llama_model *>(nullptr, [&] {
+#ifdef GGUF_LOADER_BITNET
+        if (bitnet::is_architecture(architecture)) {
+            return bitnet::load(path, *params);
+        }
+#endif
+        return llama_model_load_from_file(path, *params);
+    });
+}
+
+int32_t gl_ternary_tensors(const llama_model * model) {
+    return guarded<int32_t>(0, [&] {
+        int32_t count = 0;
+#ifdef GGUF_LOADER_BITNET
+        for (const auto & [name, tensor] : model->tensors_by_name) {
+            count += tensor->buffer && std::strcmp(ggml_backend_buffer_name(tensor->buffer), GL_TERNARY_BUFFER) == 0;
+        }
+#endif
+        return count;
+    });
 }
 
 llama_context * gl_context_new(llama_model * model, const llama_context_params * params) {

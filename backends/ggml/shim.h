@@ -16,8 +16,12 @@ const char * gl_last_error(void);
 // Whether llama.cpp has a graph for this value of `general.architecture`.
 bool gl_knows_architecture(const char * name);
 
-// NULL on failure. `devices` is a NULL-terminated list; an empty list keeps everything on the CPU.
-struct llama_model * gl_model_load(const char * path, const struct llama_model_params * params);
+// NULL on failure. `architecture` is what the file says of itself. `devices` is a NULL-terminated list; an empty list keeps
+// everything on the CPU.
+struct llama_model * gl_model_load(const char * path, const char * architecture, const struct llama_model_params * params);
+
+// How many of the model's tensors lie in the ternary buffer: whether the ternary kernels really run.
+int32_t gl_ternary_tensors(const struct llama_model * model);
 
 // NULL on failure.
 struct llama_context * gl_context_new(struct llama_model * model, const struct llama_context_params * params);

@@ -6,16 +6,16 @@
 //! * This file: the choice between the two, which is the selector's. A model with ternary weights, of any architecture, is
 //!   predicted to run faster here.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc, time::Duration};
 
 use super::{
     cpu::{self, Tier},
-    ggml::{self, CpuRegistration, LlamaModel},
+    ggml::{self, CpuRegistration, LlamaModel, LlamaProduct},
 };
 use crate::{
     backend::{
-        Backend, BackendModel, Device, Ineligible, LoadError, LoadRequest, ModelProfile, Rates, Score, Unavailable,
-        Vocabulary, WeightGroup, roofline,
+        Backend, BackendModel, Device, Ineligible, LoadError, LoadRequest, Matrix, ModelProfile, Product, ProductError,
+        Rates, Score, Unavailable, Vocabulary, WeightGroup, roofline,
     },
     gguf::TensorType,
     hardware::Hardware,
@@ -74,7 +74,20 @@ impl Backend for BitnetBackend {
     fn measure(&self, _device: &Device, budget: Duration) -> Option<Rates> {
         let hardware = Hardware::detect();
         self.tier.require(&hardware).ok()?;
-        ggml::measure(self.registration, ggml::TERNARY, hardware.default_threads().get(), budget)
+        ggml::measure(self.registration, ggml::TERNARY, hardware.default_threads(), budget)
+    }
+
+    fn product(
+        &self,
+        _device: &Device,
+        matrix: Matrix<'_>,
+        threads: NonZeroU32,
+    ) -> Option<Result<Box<dyn Product>, ProductError>> {
+        if let Err(unavailable) = self.tier.require(&Hardware::detect()) {
+            return Some(Err(ProductError::Failed(unavailable.to_string())));
+        }
+        let product = LlamaProduct::new(self.registration, matrix, threads);
+        Some(product.map(|product| Box::new(product) as Box<dyn Product>))
     }
 
     fn vocabulary(&self, request: &LoadRequest<'_>) -> Option<Result<Arc<dyn Vocabulary>, LoadError>> {

@@ -5,16 +5,16 @@
 
 mod tiers;
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc, time::Duration};
 
-pub(super) use tiers::Tier;
 use tiers::TIERS;
+pub(super) use tiers::Tier;
 
-use super::ggml::{self, CpuRegistration, LlamaModel};
+use super::ggml::{self, CpuRegistration, LlamaModel, LlamaProduct};
 use crate::{
     backend::{
-        Backend, BackendModel, Device, DeviceKind, Ineligible, LoadError, LoadRequest, ModelProfile, Rates, Score,
-        Unavailable, Vocabulary, roofline,
+        Backend, BackendModel, Device, DeviceKind, Ineligible, LoadError, LoadRequest, Matrix, ModelProfile, Product,
+        ProductError, Rates, Score, Unavailable, Vocabulary, roofline,
     },
     hardware::Hardware,
 };
@@ -113,7 +113,20 @@ impl Backend for CpuBackend {
     fn measure(&self, _device: &Device, budget: Duration) -> Option<Rates> {
         let hardware = Hardware::detect();
         self.tier.require(&hardware).ok()?;
-        ggml::measure(self.registration, ggml::QUANTIZED, hardware.default_threads().get(), budget)
+        ggml::measure(self.registration, ggml::QUANTIZED, hardware.default_threads(), budget)
+    }
+
+    fn product(
+        &self,
+        _device: &Device,
+        matrix: Matrix<'_>,
+        threads: NonZeroU32,
+    ) -> Option<Result<Box<dyn Product>, ProductError>> {
+        if let Err(unavailable) = self.tier.require(&Hardware::detect()) {
+            return Some(Err(ProductError::Failed(unavailable.to_string())));
+        }
+        let product = LlamaProduct::new(self.registration, matrix, threads);
+        Some(product.map(|product| Box::new(product) as Box<dyn Product>))
     }
 
     fn vocabulary(&self, request: &LoadRequest<'_>) -> Option<Result<Arc<dyn Vocabulary>, LoadError>> {

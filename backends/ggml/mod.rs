@@ -14,6 +14,7 @@ mod measure;
 mod memory;
 mod model;
 pub(crate) mod process;
+mod product;
 mod threadpool;
 mod vocabulary;
 
@@ -22,6 +23,7 @@ pub(crate) use measure::TERNARY;
 pub(crate) use measure::{QUANTIZED, measure};
 pub(crate) use model::{LlamaModel, load_vocabulary};
 pub(crate) use process::CpuRegistration;
+pub(crate) use product::LlamaProduct;
 
 /// How errors name this engine.
 pub(crate) const ENGINE: &str = "llama.cpp";

@@ -90,14 +90,9 @@ fn main() -> ExitCode {
 }
 
 /// Checks that need something, and what is missing of it.
-<<<<<<< HEAD
-fn conditional(subject: &Subject) -> [(&'static [Check], Option<&'static str>); 3] {
+fn conditional(subject: &Subject) -> [(&'static [Check], Option<&'static str>); 6] {
     let file = open_file(&subject.models.path(Model::BytePairVocabulary));
     let tokenises = subject.backend.vocabulary(&request(&file)).is_some();
-=======
-fn conditional(subject: &Subject) -> [(&'static [Check], Option<&'static str>); 6] {
-    let tokenises = subject.backend.vocabulary(&subject.models.path(Model::BytePairVocabulary)).is_some();
->>>>>>> convert
     // That the reference agrees with itself would say nothing; `recorded` is what it is held against.
     let reference = if subject.backend.id() == "reference" {
         Some("it is the reference itself")

@@ -4,8 +4,8 @@ use std::{num::NonZeroU32, ops::ControlFlow, path::Path, sync::Arc};
 
 use gguf_loader::{
     backend::{
-        Backend, BackendContext, BackendModel, Batch, ContextOptions, Device, Ineligible, LoadError, LoadRequest, Position,
-        SequenceId, Token,
+        Backend, BackendContext, BackendModel, Batch, ContextOptions, Device, Ineligible, LoadError, LoadRequest,
+        Position, SequenceId, Token,
     },
     gguf::Gguf,
     hardware::Hardware,

@@ -39,7 +39,7 @@ bool is_packed(const ggml_tensor * tensor) {
 
 bool can_pack(const ggml_tensor * weights) {
     const int64_t block = block_of(weights->type);
-    return block > 0 && ggml_n_dims(weights) == 2 && weights->ne[0] % block == 0 && weights->ne[0] <= MOST_COLUMNS &&
+    return block > 0 && weights->ne[2] == 1 && weights->ne[3] == 1 && weights->ne[0] % block == 0 && weights->ne[0] <= MOST_COLUMNS &&
            !weights->view_src;
 }
 

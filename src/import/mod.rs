@@ -104,7 +104,10 @@ pub fn import(
     options: &ImportOptions,
     mut progress: impl FnMut(f32) -> ControlFlow<()>,
 ) -> Result<Report, ImportError> {
-    Plan::import(&Gguf::open(input)?, options)?.write_file(output.as_ref(), &mut progress)
+    let input = input.as_ref();
+    let report = Plan::import(&Gguf::open(input)?, options)?.write_file(output.as_ref(), &mut progress)?;
+    warn_if_assumed(input, &report);
+    Ok(report)
 }
 
 /// The inverse of [`import`]: writes `input` with its ternary matrices as I2_S, for bitnet.cpp.
@@ -122,4 +125,12 @@ pub fn export(
     mut progress: impl FnMut(f32) -> ControlFlow<()>,
 ) -> Result<Report, ImportError> {
     Plan::export(&Gguf::open(input)?, layout)?.write_file(output.as_ref(), &mut progress)
+}
+
+/// Another layout would have given a valid model too, one that writes nonsense.
+fn warn_if_assumed(path: &Path, report: &Report) {
+    if let (Some(layout), Some(Evidence::Assumed)) = (report.layout, report.evidence) {
+        let path = path.display();
+        tracing::warn!(%path, %layout, "the file does not say in which layout its I2_S matrices are: one was assumed");
+    }
 }

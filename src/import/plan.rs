@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Evidence, ImportError, ImportOptions, Report,
+    ImportError, ImportOptions, Report,
     digest::Digest,
     layout::LAYOUT_KEY,
     matrix::{Form, Matrix, scale_name},
@@ -59,10 +59,6 @@ impl Plan {
         check_architecture(gguf)?;
         let has_i2_s = super::is_needed(gguf);
         let (layout, evidence) = options.layout.resolve(gguf);
-        if has_i2_s && evidence == Evidence::Assumed {
-            let path = gguf.parts()[0].path.display();
-            tracing::warn!(%path, %layout, "the file does not say in which layout its I2_S matrices are: assuming one");
-        }
         let mut plan = Self::empty(gguf)?;
         let output = output_matrix::find(gguf).map(|tensor| tensor.name.as_str());
         for tensor in gguf.tensors() {

@@ -102,7 +102,17 @@ impl Cache {
         options: &ImportOptions,
         mut progress: impl FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Imported, ImportError> {
-        let progress: Progress<'_> = &mut progress;
+        let imported = self.find_or_import(gguf, options, &mut progress)?;
+        super::warn_if_assumed(&gguf.parts()[0].path, &imported.report);
+        Ok(imported)
+    }
+
+    fn find_or_import(
+        &self,
+        gguf: &Gguf,
+        options: &ImportOptions,
+        progress: Progress<'_>,
+    ) -> Result<Imported, ImportError> {
         fs::create_dir_all(&self.folder).map_err(|source| failed(&self.folder, source))?;
         let source = source::digest(&self.folder, gguf, &mut |fraction| progress(DIGESTED * fraction))?;
         let entry = Entry::new(&self.folder, &key(&source, options));

@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn streamed_bytes_have_the_digest_of_the_file() {
         for length in [0, 1, SEGMENT - 1, SEGMENT, SEGMENT + 1, 2 * SEGMENT, 2 * SEGMENT + 77] {
-            let bytes: Vec<u8> = (0..length).map(|at| (at * 31 >> 3) as u8).collect();
+            let bytes: Vec<u8> = (0..length).map(|at| ((at * 31) >> 3) as u8).collect();
             let mut digester = Digester::default();
             bytes.chunks(999_983).for_each(|bytes| digester.update(bytes));
             assert_eq!(digester.finish(), of_file(&bytes), "{length} bytes");

@@ -53,6 +53,18 @@ fn keys_stay_but_for_the_file_type_and_the_source() {
 }
 
 #[test]
+fn selector_sees_i2_s_as_what_it_becomes() {
+    let folder = Folder::new();
+    let profile = |model: &SyntheticBitNet| Gguf::open(folder.write("model.gguf", model)).unwrap().profile().unwrap();
+    let groups = |model: &SyntheticBitNet| {
+        let groups = profile(model).groups;
+        groups.into_iter().map(|group| (group.tensor_type, group.elements)).collect::<Vec<_>>()
+    };
+    assert_eq!(groups(&tiny()), groups(&tiny().with_ternary(TensorType::TQ2_0)));
+    assert!(groups(&tiny()).iter().any(|&(tensor_type, _)| tensor_type == TensorType::TQ2_0));
+}
+
+#[test]
 fn rows_that_are_no_multiple_of_256_become_q2_0() {
     let folder = Folder::new();
     let mut model = tiny().with_layout(I2sLayout::Arm);

@@ -32,7 +32,7 @@ use entry::Entry;
 /// Changes when the same source and options would give another file.
 const FORMAT: u32 = 1;
 
-/// Share of the progress that digesting the source takes, and the import up to its end.
+/// Share of the progress that digesting the source takes.
 const DIGESTED: f32 = 0.1;
 
 /// A folder of imported models, with a limit to what they take.
@@ -102,7 +102,13 @@ impl Cache {
         options: &ImportOptions,
         mut progress: impl FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Imported, ImportError> {
-        let imported = self.find_or_import(gguf, options, &mut progress)?;
+        // A model that is found damaged is read to its end, and then written from its beginning.
+        let mut most = 0.0_f32;
+        let mut rising = |fraction: f32| {
+            most = most.max(fraction);
+            progress(most)
+        };
+        let imported = self.find_or_import(gguf, options, &mut rising)?;
         super::warn_if_assumed(&gguf.parts()[0].path, &imported.report);
         Ok(imported)
     }
@@ -116,17 +122,18 @@ impl Cache {
         fs::create_dir_all(&self.folder).map_err(|source| failed(&self.folder, source))?;
         let source = source::digest(&self.folder, gguf, &mut |fraction| progress(DIGESTED * fraction))?;
         let entry = Entry::new(&self.folder, &key(&source, options));
-        if let Some(found) = entry.find(progress)? {
+        let mut rest = |fraction: f32| progress(DIGESTED + (1.0 - DIGESTED) * fraction);
+        if let Some(found) = entry.find(&mut rest)? {
             return Ok(found);
         }
-        let lock = self.lock(progress)?;
+        let lock = self.lock(&mut rest)?;
         // Another process may have imported the model while this one waited.
-        if let Some(found) = entry.find(progress)? {
+        if let Some(found) = entry.find(&mut rest)? {
             return Ok(found);
         }
         let plan = Plan::import(gguf, options)?;
         self.make_room(plan.bytes(), lock.is_some())?;
-        entry.write(plan, &mut |fraction| progress(DIGESTED + (1.0 - DIGESTED) * fraction))
+        entry.write(plan, &mut rest)
     }
 
     /// Waits until no other process writes to the folder. `None` where the file system has no locks: writing beside and
@@ -145,7 +152,7 @@ impl Cache {
                     return Ok(None);
                 }
             }
-            if progress(DIGESTED).is_break() {
+            if progress(0.0).is_break() {
                 return Err(ImportError::Cancelled);
             }
             thread::sleep(PAUSE);

@@ -90,7 +90,7 @@ impl Model {
     /// Loads `path`, or the split file that starts with it, on the fastest backend.
     ///
     /// A BitNet file with I2_S matrices is imported first, into the cache, and found there the next time: see
-    /// [`import`](crate::import).
+    /// [`import`].
     ///
     /// # Errors
     ///

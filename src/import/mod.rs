@@ -17,7 +17,7 @@
 //!
 //! # Which order the codes have
 //!
-//! I2_S files do not say in which of four orders their codes stand ([`I2sLayout`](crate::gguf::I2sLayout)), and every
+//! I2_S files do not say in which of four orders their codes stand ([`I2sLayout`]), and every
 //! order gives valid weights. [`Layout::Auto`] knows the files that Microsoft publishes and those that [`export`] wrote;
 //! for others it assumes, logs a warning, and says so in [`Report::evidence`]. When a model writes nonsense, that is
 //! the first thing to force.
@@ -38,8 +38,8 @@ use crate::gguf::{Gguf, I2sLayout, TensorType};
 
 pub use cache::{Cache, Imported};
 pub use error::{CacheError, ImportError};
-pub use layout::{Evidence, Layout};
-pub use output_matrix::OutputMatrix;
+pub use layout::{Evidence, Layout, UnknownLayout};
+pub use output_matrix::{OutputMatrix, UnknownOutputMatrix};
 
 use plan::Plan;
 

@@ -56,6 +56,7 @@ pub mod context;
 pub mod generation;
 pub mod gguf;
 pub mod hardware;
+pub mod import;
 pub mod knobs;
 pub mod model;
 pub mod perplexity;

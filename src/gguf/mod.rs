@@ -36,7 +36,7 @@ mod file;
 mod header;
 mod layout;
 mod metadata;
-mod partial_file;
+pub(crate) mod partial_file;
 mod profile;
 mod quantization;
 mod reader;

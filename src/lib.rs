@@ -53,6 +53,7 @@
 pub mod backend;
 pub mod benchmark;
 pub mod context;
+pub mod convert;
 pub mod generation;
 pub mod gguf;
 pub mod hardware;

@@ -9,8 +9,8 @@ use gguf_loader::{
 };
 
 use crate::commands::{
-    bench::Bench, completions::Completions, detokenize::Detokenize, devices::Devices, import::Import, inspect::Inspect,
-    knobs::KnobsTable, perplexity::Perplexity, run::Run, select::Select, tokenize::Tokenize,
+    bench::Bench, completions::Completions, convert::Convert, detokenize::Detokenize, devices::Devices, import::Import,
+    inspect::Inspect, knobs::KnobsTable, perplexity::Perplexity, run::Run, select::Select, tokenize::Tokenize,
 };
 
 /// The codes of [`Exit`](crate::failure::Exit), for people.
@@ -68,6 +68,7 @@ pub(crate) enum Command {
     Detokenize(Detokenize),
     Perplexity(Perplexity),
     Bench(Bench),
+    Convert(Convert),
     Knobs(KnobsTable),
     Completions(Completions),
 }

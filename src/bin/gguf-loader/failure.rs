@@ -4,6 +4,7 @@ use std::{error::Error, path::Path, process::ExitCode};
 
 use gguf_loader::{
     backend::{self, ContextError, DecodeError, Ineligible, VocabularyError},
+    convert::ConvertError,
     generation::GenerateError,
     gguf::{GgufError, TensorProblem},
     import::{CacheError, ImportError},
@@ -317,6 +318,22 @@ impl From<GenerateError> for Failure {
             }
             GenerateError::NoTokenizer | GenerateError::NoLogits | GenerateError::NotANumber => (Exit::Model, None),
             _ => (Exit::Unexpected, None),
+        };
+        Self::new(exit, &error).with_help(help)
+    }
+}
+
+impl From<ConvertError> for Failure {
+    fn from(error: ConvertError) -> Self {
+        let (exit, help) = match error {
+            // Nothing but Ctrl-C cancels in this program.
+            ConvertError::Cancelled => return Self::interrupted(),
+            ConvertError::Missing { .. } => (Exit::File, Some("fetch all files of the repository into one folder")),
+            ConvertError::Config { .. } | ConvertError::Tokenizer { .. } | ConvertError::UnknownTensor { .. } => {
+                (Exit::Model, Some("llama.cpp's convert_hf_to_gguf.py converts models of other architectures"))
+            }
+            ConvertError::Row { .. } => (Exit::Model, None),
+            _ => (Exit::File, None),
         };
         Self::new(exit, &error).with_help(help)
     }

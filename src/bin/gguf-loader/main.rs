@@ -47,6 +47,7 @@ fn run(command: Command, output: &mut Output) -> Result<(), Failure> {
         Command::Detokenize(command) => command.execute(output),
         Command::Perplexity(command) => command.execute(output),
         Command::Bench(command) => command.execute(output),
+        Command::Convert(command) => command.execute(output),
         Command::Knobs(command) => command.execute(output),
         Command::Completions(command) => command.execute(output),
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod completions;
+pub(crate) mod convert;
 pub(crate) mod detokenize;
 pub(crate) mod devices;
 pub(crate) mod import;

@@ -18,8 +18,8 @@ from bpe import Tokenizer
 from oracle import Oracle
 from stored import Stored
 
-PROMPTS = ("In the beginning", "Jesus said to them, “", "Jonah 1\n")
-CONTINUATION = 40
+PROMPTS = ("In the beginning", "Thus says Yahweh", "My son, listen")
+CONTINUATION = 32
 LOGITS_PROMPT = "The word of Yahweh came to"
 #: What a byte-level tokenizer with Llama 3's pre-tokenizer gets wrong first.
 TEXTS = (

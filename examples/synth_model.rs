@@ -9,17 +9,20 @@ use std::{error::Error, fmt, path::PathBuf, process::ExitCode, str::FromStr};
 
 use gguf_loader::gguf::{
     TensorType,
-    synth::{OptionalTensors, Output, SyntheticModel, Tokenizer},
+    synth::{Architecture, OptionalTensors, Output, SyntheticModel, Tokenizer},
 };
 
 const USAGE: &str = "\
 usage: synth_model OUT.gguf [options]
-  --preset tiny|smol|large   the shape to start from (default: tiny)
+  --preset tiny|smol|large|tiny-bitnet
+                             the model to start from (default: tiny); give it first
+  --architecture NAME        llama bitnet bitnet-b1.58
   --n-embd N --n-layer N --n-head N --n-head-kv N --n-ff N --n-vocab N --n-ctx-train N
                              change the shape
   --output tied|separate     where the output matrix is
   --optional-tensors         add biases and RoPE factors
-  --type TYPE                f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q4_k q5_k q6_k (default: f16)
+  --type TYPE                f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q4_k q5_k q6_k tq1_0 tq2_0 q2_0
+  --block-type TYPE          another type for the matrices of the blocks
   --output-type TYPE         another type for the embedding and the output matrix
   --vocab spm|bpe            the tokenizer (default: spm)
   --seed N                   what the weights are drawn from (default: 0)
@@ -49,7 +52,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(PathBuf, Synthe
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
-            "--preset" => model.shape = preset(&value()?)?.shape,
+            "--preset" => model = preset(&value()?)?,
+            "--architecture" => model.architecture = architecture(&value()?)?,
             "--n-embd" => model.shape.n_embd = number(&argument, &value()?)?,
             "--n-layer" => model.shape.n_layer = number(&argument, &value()?)?,
             "--n-head" => model.shape.n_head = number(&argument, &value()?)?,
@@ -66,6 +70,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(PathBuf, Synthe
             }
             "--optional-tensors" => model.shape.optional = OptionalTensors::Present,
             "--type" => model = model.with_type(tensor_type(&value()?)?),
+            "--block-type" => model = model.with_block_type(tensor_type(&value()?)?),
             "--output-type" => {
                 let tensor_type = tensor_type(&value()?)?;
                 model.types.embedding = tensor_type;
@@ -93,8 +98,16 @@ fn preset(name: &str) -> Result<SyntheticModel, String> {
         "tiny" => Ok(SyntheticModel::tiny()),
         "smol" => Ok(SyntheticModel::smol()),
         "large" => Ok(SyntheticModel::large()),
-        other => Err(format!("there is no preset {other}: tiny, smol, large")),
+        "tiny-bitnet" => Ok(SyntheticModel::tiny_bitnet()),
+        other => Err(format!("there is no preset {other}: tiny, smol, large, tiny-bitnet")),
     }
+}
+
+fn architecture(name: &str) -> Result<Architecture, String> {
+    [Architecture::Llama, Architecture::BitNet, Architecture::BitNetB158]
+        .into_iter()
+        .find(|architecture| architecture.name() == name)
+        .ok_or_else(|| format!("--architecture is llama, bitnet or bitnet-b1.58, not {name}"))
 }
 
 fn tensor_type(name: &str) -> Result<TensorType, String> {

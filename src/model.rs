@@ -79,19 +79,19 @@ impl Model {
         mut progress: impl FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self, LoadError> {
         let path = path.as_ref();
-        let profile = Gguf::open(path)?.profile()?;
+        let file = Gguf::open(path)?;
+        let request = LoadRequest::new(&file)?.with_mapping(options.mapping);
         let choose_options = match &options.choose {
             Some(options) => options.clone(),
             None => Knobs::from_environment().choose_options()?,
         };
-        let selection = choose(&Hardware::detect(), &profile, &choose_options)?;
-        let request = LoadRequest { path: path.to_owned(), profile, mapping: options.mapping };
+        let selection = choose(&Hardware::detect(), request.profile(), &choose_options)?;
         let weights = selection.backend().load(selection.device(), &request, &mut progress)?;
         let tokenizer = match weights.vocabulary() {
             Some(vocabulary) => Ok(Tokenizer::new(vocabulary)),
-            None => Tokenizer::of_validated(path),
+            None => Tokenizer::of_request(&request),
         };
-        let LoadRequest { path, profile, .. } = request;
+        let (path, profile) = (path.to_owned(), request.profile().clone());
         Ok(Self { inner: Arc::new(Inner { path, profile, selection, weights, tokenizer }) })
     }
 

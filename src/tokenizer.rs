@@ -4,7 +4,7 @@
 use std::{path::Path, sync::Arc};
 
 use crate::{
-    backend::{self, SpecialTokens, Token, TokenizeOptions, Vocabulary, VocabularyError},
+    backend::{self, LoadRequest, SpecialTokens, Token, TokenizeOptions, Vocabulary, VocabularyError},
     gguf::{Gguf, GgufError},
     select::{Registry, RegistryError},
 };
@@ -26,14 +26,13 @@ impl Tokenizer {
     ///
     /// [`TokenizerError`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self, TokenizerError> {
-        let path = path.as_ref();
-        Gguf::open(path)?;
-        Self::of_validated(path)
+        let file = Gguf::open(path)?;
+        Self::of_request(&LoadRequest::new(&file)?)
     }
 
     /// Asks the backends, in the order of their ids, for one that reads vocabularies.
-    pub(crate) fn of_validated(path: &Path) -> Result<Self, TokenizerError> {
-        let vocabulary = Registry::global()?.iter().find_map(|backend| backend.vocabulary(path));
+    pub(crate) fn of_request(request: &LoadRequest<'_>) -> Result<Self, TokenizerError> {
+        let vocabulary = Registry::global()?.iter().find_map(|backend| backend.vocabulary(request));
         Ok(Self::new(vocabulary.ok_or(VocabularyError::Unsupported)??))
     }
 

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, ops::ControlFlow, path::Path, time::Duration};
 
 use gguf_loader::{
     Context, LoadError, LoadOptions, Model,
-    backend::{Batch, CancelToken, ContextOptions, DecodeError, LoadError as BackendLoadError, LoadRequest, Mapping},
+    backend::{Batch, CancelToken, ContextOptions, DecodeError, LoadError as BackendLoadError, LoadRequest},
     generation::{FinishReason, GenerateError, GenerateOptions},
     gguf::{Gguf, synth::SyntheticModel},
     hardware::Hardware,
@@ -171,8 +171,8 @@ fn a_tier_refuses_to_load_on_a_cpu_that_lacks_it_whatever_device_it_is_given() {
     };
     let own = registry.find(runnable()[0]).expect("it is registered");
     let device = own.devices(&hardware).expect("it can run").remove(0);
-    let profile = Gguf::open(&path).and_then(|file| file.profile()).expect("a valid model");
-    let request = LoadRequest { path, profile, mapping: Mapping::Map };
+    let file = Gguf::open(&path).expect("a valid file");
+    let request = LoadRequest::new(&file).expect("a model");
     let error = backend.load(&device, &request, &mut |_| ControlFlow::Continue(())).expect_err("it must not run");
     assert!(matches!(error, BackendLoadError::Unavailable(_)), "{error}");
 }

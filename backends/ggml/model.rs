@@ -63,12 +63,12 @@ impl LlamaModel {
     pub(crate) fn load(
         backend: &'static str,
         registration: CpuRegistration,
-        request: &LoadRequest,
+        request: &LoadRequest<'_>,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self, LoadError> {
-        let mut options =
-            Options { vocabulary_only: request.profile.vocabulary_only, mapping: request.mapping, progress };
-        let raw = Arc::new(load(Some(registration), &request.path, &mut options)?);
+        let profile = request.profile().clone();
+        let mut options = Options { vocabulary_only: profile.vocabulary_only, mapping: request.mapping(), progress };
+        let raw = Arc::new(load(Some(registration), request, &mut options)?);
         let graph_compute = process::with_cpu(Some(registration), |registered| {
             // SAFETY: the registration is one of ggml's CPU backends.
             registered
@@ -77,8 +77,7 @@ impl LlamaModel {
         let graph_compute =
             graph_compute.map_err(|Reentered| LoadError::Refused { engine: ENGINE, message: Reentered.to_string() })?;
         let vocabulary = Arc::new(LlamaVocabulary::new(raw.clone()));
-        let shape = shape(&raw, &request.profile);
-        let profile = request.profile.clone();
+        let shape = shape(&raw, &profile);
         Ok(Self { raw, backend, registration, graph_compute, profile, shape, vocabulary })
     }
 }
@@ -98,10 +97,10 @@ impl BackendModel for LlamaModel {
 }
 
 /// Loads the vocabulary of a file, with or without weights. No tier is needed.
-pub(crate) fn load_vocabulary(path: &Path) -> Result<Arc<dyn Vocabulary>, LoadError> {
+pub(crate) fn load_vocabulary(request: &LoadRequest<'_>) -> Result<Arc<dyn Vocabulary>, LoadError> {
     let mut options =
         Options { vocabulary_only: true, mapping: Mapping::Map, progress: &mut |_| ControlFlow::Continue(()) };
-    let raw = load(None, path, &mut options)?;
+    let raw = load(None, request, &mut options)?;
     Ok(Arc::new(LlamaVocabulary::new(Arc::new(raw))))
 }
 
@@ -111,8 +110,14 @@ struct Options<'a> {
     progress: &'a mut dyn FnMut(f32) -> ControlFlow<()>,
 }
 
-fn load(registration: Option<CpuRegistration>, path: &Path, options: &mut Options<'_>) -> Result<RawModel, LoadError> {
-    let path_c = c_path(path)?;
+fn load(
+    registration: Option<CpuRegistration>,
+    request: &LoadRequest<'_>,
+    options: &mut Options<'_>,
+) -> Result<RawModel, LoadError> {
+    let path_c = c_path(request.path())?;
+    // A NUL in the middle makes it an architecture that nobody knows, which is what it is.
+    let architecture = CString::new(request.profile().architecture.as_str()).unwrap_or_default();
     let mut progress = Progress { report: &mut *options.progress, cancelled: false, panic: None };
     // An empty list of devices: the tier computes everything, whatever else is compiled in.
     let mut devices: [sys::ggml_backend_dev_t; 1] = [ptr::null_mut()];
@@ -129,8 +134,8 @@ fn load(registration: Option<CpuRegistration>, path: &Path, options: &mut Option
     params.progress_callback_user_data = (&raw mut progress).cast::<c_void>();
     let (raw, errors) = process::with_cpu(registration, |_| {
         log::capture_errors(|| {
-            // SAFETY: the path is NUL-terminated, and `devices` and `progress` outlive the call.
-            unsafe { ffi::gl_model_load(path_c.as_ptr(), &params) }
+            // SAFETY: both strings are NUL-terminated, and `devices` and `progress` outlive the call.
+            unsafe { ffi::gl_model_load(path_c.as_ptr(), architecture.as_ptr(), &params) }
         })
     })
     .map_err(|Reentered| LoadError::Refused { engine: ENGINE, message: Reentered.to_string() })?;

@@ -2,13 +2,12 @@
 
 use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc};
 
-use super::{context::Context, transformer::Transformer, unreadable};
+use super::{context::Context, transformer::Transformer};
 use crate::{
     backend::{
         BackendContext, BackendModel, ContextError, ContextLimits, ContextOptions, Device, LoadError, LoadRequest,
         ModelShape, Vocabulary,
     },
-    gguf::Gguf,
     hardware::Hardware,
 };
 
@@ -25,15 +24,15 @@ impl Model {
     /// Reads the file. [`Mapping`](crate::backend::Mapping) makes no difference: mapping a file takes unsafe code.
     pub(super) fn load(
         device: &Device,
-        request: &LoadRequest,
+        request: &LoadRequest<'_>,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self, LoadError> {
-        let file = Gguf::open(&request.path).map_err(unreadable)?;
-        let profile = &request.profile;
+        let file = request.file();
+        let profile = request.profile();
         let transformer = if profile.vocabulary_only {
             None
         } else {
-            Some(Arc::new(Transformer::load(&file, profile.n_vocab as usize, progress)?))
+            Some(Arc::new(Transformer::load(file, profile.n_vocab as usize, progress)?))
         };
         let shape = ModelShape {
             n_vocab: profile.n_vocab,

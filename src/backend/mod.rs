@@ -7,7 +7,8 @@
 //! # What an implementation may rely on
 //!
 //! * [`Backend::load`] is called only with a device that [`Backend::devices`] returned and for which
-//!   [`Backend::score`] was `Ok`, and with a file that [`gguf`](crate::gguf) has validated.
+//!   [`Backend::score`] was `Ok`.
+//! * The file of a [`LoadRequest`] was validated by [`gguf`](crate::gguf); the type sees to that.
 //!
 //! # What it must provide
 //!
@@ -20,6 +21,7 @@
 mod batch;
 mod error;
 mod model;
+mod product;
 mod profile;
 mod registration;
 mod roofline;
@@ -31,6 +33,7 @@ pub use model::{
     BackendContext, BackendModel, CancelToken, ContextLimits, ContextOptions, LoadRequest, Mapping, ModelShape,
     SequenceEdit,
 };
+pub use product::{Inputs, Matrix, Product, ProductError};
 pub use profile::{ModelProfile, WeightGroup};
 #[doc(hidden)]
 pub use registration::Registration;
@@ -38,7 +41,7 @@ pub use registration::registered;
 pub use roofline::{Rates, Score, Workload, roofline};
 pub use vocabulary::{SpecialTokens, TokenizeOptions, Vocabulary};
 
-use std::{fmt, ops::ControlFlow, path::Path, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU32, ops::ControlFlow, sync::Arc, time::Duration};
 
 use crate::hardware::Hardware;
 
@@ -72,7 +75,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     fn load(
         &self,
         device: &Device,
-        request: &LoadRequest,
+        request: &LoadRequest<'_>,
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Arc<dyn BackendModel>, LoadError>;
 
@@ -84,11 +87,24 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Puts one matrix on `device`, to multiply with `threads` threads: for tests and benchmarks of kernels.
+    ///
+    /// `None` means that this backend computes whole models only.
+    fn product(
+        &self,
+        device: &Device,
+        matrix: Matrix<'_>,
+        threads: NonZeroU32,
+    ) -> Option<Result<Box<dyn Product>, ProductError>> {
+        let _ = (device, matrix, threads);
+        None
+    }
+
     /// Loads only the vocabulary of the file, if this backend knows how to.
     ///
     /// `None` means that it does not; another backend is asked.
-    fn vocabulary(&self, path: &Path) -> Option<Result<Arc<dyn Vocabulary>, LoadError>> {
-        let _ = path;
+    fn vocabulary(&self, request: &LoadRequest<'_>) -> Option<Result<Arc<dyn Vocabulary>, LoadError>> {
+        let _ = request;
         None
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     num::NonZeroU32,
-    path::PathBuf,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,16 +11,57 @@ use std::{
 };
 
 use super::{Batch, ContextError, DecodeError, ModelProfile, Position, SequenceId, Vocabulary};
+use crate::gguf::{Gguf, GgufError};
 
-/// What a backend is asked to load.
+/// What a backend is asked to load: a file that [`Gguf::open`] has validated.
+///
+/// There is no other way to make one, so that no file reaches an engine which ends the process on some defects without
+/// having been checked. What the type cannot promise is that the file stays as it was: whoever may write to it may
+/// still change it between the validation and the load, or while its weights are mapped.
 #[derive(Debug, Clone)]
-pub struct LoadRequest {
-    /// The file, or the first part of a split one. Already validated.
-    pub path: PathBuf,
+pub struct LoadRequest<'a> {
+    file: &'a Gguf,
+    path: &'a Path,
+    profile: ModelProfile,
+    mapping: Mapping,
+}
+
+impl<'a> LoadRequest<'a> {
+    /// Asks for `file`, with the default [`Mapping`].
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::InMemory`] for a file that was parsed from memory, otherwise as [`Gguf::profile`].
+    pub fn new(file: &'a Gguf) -> Result<Self, GgufError> {
+        let path = file.path().ok_or(GgufError::InMemory)?;
+        Ok(Self { file, path, profile: file.profile()?, mapping: Mapping::default() })
+    }
+
+    /// Sets how the weights reach memory.
+    pub fn with_mapping(mut self, mapping: Mapping) -> Self {
+        self.mapping = mapping;
+        self
+    }
+
+    /// The keys, and where the tensors are.
+    pub fn file(&self) -> &'a Gguf {
+        self.file
+    }
+
+    /// The file, or the first part of a split one.
+    pub fn path(&self) -> &'a Path {
+        self.path
+    }
+
     /// What the file holds.
-    pub profile: ModelProfile,
+    pub fn profile(&self) -> &ModelProfile {
+        &self.profile
+    }
+
     /// How the weights reach memory.
-    pub mapping: Mapping,
+    pub fn mapping(&self) -> Mapping {
+        self.mapping
+    }
 }
 
 /// How weights reach memory.

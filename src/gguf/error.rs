@@ -132,6 +132,9 @@ pub enum GgufError {
         /// What is wrong.
         problem: TensorProblem,
     },
+    /// Backends read files: write the bytes to one, and open that.
+    #[error("a model that was parsed from memory cannot be loaded; write it to a file")]
+    InMemory,
     /// One part of a split model is missing or does not belong to the others.
     #[error("{}: {problem}", path.display())]
     Split {

@@ -72,6 +72,11 @@ impl Gguf {
         Ok(gguf)
     }
 
+    /// The file, or the first part of a split one; `None` after [`parse`](Self::parse).
+    pub fn path(&self) -> Option<&Path> {
+        self.memory.is_none().then_some(&self.parts[0].path)
+    }
+
     /// The format's version: 2 or 3.
     pub fn version(&self) -> u32 {
         self.version

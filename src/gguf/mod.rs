@@ -44,6 +44,7 @@ mod reader;
 pub mod synth;
 mod tensor;
 mod tensor_type;
+pub(crate) mod ternary;
 mod validate;
 mod value;
 mod writer;

@@ -2,15 +2,12 @@
 
 use std::{fs, ops::ControlFlow, path::Path};
 
-use gguf_loader::{
-    backend::{ContextError, LoadError},
-    gguf::Gguf,
-};
+use gguf_loader::backend::{ContextError, LoadError};
 
 use crate::{
     checks,
     models::{Model, USUAL},
-    subject::{Subject, feed, open, options, prompt, request, skipped},
+    subject::{Subject, feed, open, open_file, options, prompt, request, skipped},
 };
 
 checks! {
@@ -88,15 +85,14 @@ fn shape_equals_the_file(subject: &Subject) {
     for model in [USUAL, Model::Full] {
         let path = subject.models.path(model);
         let described = model.describe().shape;
-        let request = request(&path);
+        let file = open_file(&path);
         let loaded = subject.load(model);
         let shape = loaded.shape();
         assert_eq!(shape.n_vocab, described.n_vocab);
         assert_eq!(shape.n_ctx_train, described.n_ctx_train);
         assert_eq!(shape.n_embd, described.n_embd);
         assert_eq!(shape.n_layer, described.n_layer);
-        assert_eq!(shape.weight_bytes, request.profile.weight_bytes);
-        let file = Gguf::open(&path).expect("a model of the suite");
+        assert_eq!(shape.weight_bytes, request(&file).profile().weight_bytes);
         let parameters: u64 = file.tensors().iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum();
         assert_eq!(shape.parameters, parameters);
     }
@@ -105,9 +101,9 @@ fn shape_equals_the_file(subject: &Subject) {
 fn file_that_vanished_is_an_error(subject: &Subject) {
     let name = format!("vanished-{}-{}.gguf", subject.backend.id(), subject.device.id);
     let path = subject.models.copy(USUAL, &name);
-    let request = request(&path);
+    let file = open_file(&path);
     fs::remove_file(&path).expect("the copy can be removed");
-    let loaded = subject.backend.load(&subject.device, &request, &mut |_| ControlFlow::Continue(()));
+    let loaded = subject.backend.load(&subject.device, &request(&file), &mut |_| ControlFlow::Continue(()));
     assert!(matches!(loaded, Err(LoadError::Io { .. } | LoadError::Refused { .. })), "{loaded:?}");
 }
 

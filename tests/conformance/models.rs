@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use gguf_loader::gguf::{
     TensorType,
-    synth::{OptionalTensors, Output, SyntheticModel, Tokenizer},
+    synth::{Architecture, OptionalTensors, Output, SyntheticModel, Tokenizer},
 };
 use tempfile::TempDir;
 
@@ -23,11 +23,20 @@ pub(crate) const TYPES: &[TensorType] = &[
     TensorType::Q6_K,
 ];
 
+/// The ternary types.
+pub(crate) const TERNARY_TYPES: &[TensorType] = &[TensorType::TQ1_0, TensorType::TQ2_0, TensorType::Q2_0];
+
 /// A model of the suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Model {
     /// The tiny model in one element type.
     Tiny(TensorType),
+    /// The tiny model with its blocks in a ternary type: a scale for each block of weights, embedding in F16.
+    Ternary(TensorType),
+    /// BitNet with SiLU, its blocks in this type and a scale for each matrix; in F32 the embedding is too.
+    BitNet(TensorType),
+    /// The same weights in the graph of 2B-4T, with the squared ReLU.
+    BitNetB158(TensorType),
     /// With every tensor that a llama model may have: biases, RoPE factors, a separate output matrix.
     Full,
     /// More layers and width, so that a long prompt takes a while everywhere.
@@ -47,6 +56,18 @@ impl Model {
         let tiny = SyntheticModel::tiny().with_seed(1);
         match self {
             Model::Tiny(tensor_type) => tiny.with_type(tensor_type),
+            Model::Ternary(tensor_type) => tiny.with_type(TensorType::F16).with_block_type(tensor_type),
+            Model::BitNet(tensor_type) => {
+                Model::BitNetB158(tensor_type).describe().with_architecture(Architecture::BitNet)
+            }
+            Model::BitNetB158(tensor_type) => {
+                let bitnet = SyntheticModel::tiny_bitnet().with_seed(1);
+                if tensor_type == TensorType::F32 {
+                    bitnet.with_type(tensor_type)
+                } else {
+                    bitnet.with_block_type(tensor_type)
+                }
+            }
             Model::Full => {
                 let mut model = tiny.with_type(TensorType::F32);
                 model.shape.output = Output::Separate;
@@ -77,7 +98,15 @@ impl Models {
     pub(crate) fn write() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let others = [Model::Full, Model::Slow, Model::SentencePieceVocabulary, Model::BytePairVocabulary];
-        for model in TYPES.iter().map(|&tensor_type| Model::Tiny(tensor_type)).chain(others) {
+        let of_types = |model: fn(TensorType) -> Model, types: &'static [TensorType]| {
+            types.iter().map(move |&tensor_type| model(tensor_type))
+        };
+        let models = of_types(Model::Tiny, TYPES)
+            .chain(of_types(Model::Ternary, TERNARY_TYPES))
+            .chain(of_types(Model::BitNet, &[TensorType::F32, TensorType::TQ2_0]))
+            .chain(of_types(Model::BitNetB158, TERNARY_TYPES))
+            .chain(others);
+        for model in models {
             model.describe().write_file(folder.path().join(model.file_name())).expect("a model of the suite");
         }
         Self(folder)

@@ -7,7 +7,7 @@ use gguf_loader::backend::Batch;
 
 use crate::{
     checks,
-    subject::{Subject, best, open, options, request},
+    subject::{Subject, best, open, open_file, options},
 };
 
 checks! {
@@ -41,7 +41,7 @@ const PERPLEXITY_IN_F32: f64 = 31.0156;
 /// The logits after each of `tokens`.
 fn logits(subject: &Subject, tokens: &[u32]) -> Vec<Vec<f32>> {
     let path = path().expect("these checks are ignored without the file");
-    let profile = request(&path).profile;
+    let profile = open_file(&path).profile().expect("a model");
     subject.backend.score(&subject.device, &subject.hardware, &profile).expect("a llama model");
     let model = subject.load_path(&path, |_| std::ops::ControlFlow::Continue(())).expect("a valid model");
     let mut context = open(&model, &options());

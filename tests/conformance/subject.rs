@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, ops::ControlFlow, path::Path, sync::Arc};
 
 use gguf_loader::{
     backend::{
-        Backend, BackendContext, BackendModel, Batch, ContextOptions, Device, LoadError, LoadRequest, Mapping,
+        Backend, BackendContext, BackendModel, Batch, ContextOptions, Device, Ineligible, LoadError, LoadRequest,
         Position, SequenceId, Token,
     },
     gguf::Gguf,
@@ -31,6 +31,13 @@ impl Subject {
         Self { backend, device, hardware, models }
     }
 
+    /// Whether the backend knows the model's architecture.
+    pub(crate) fn runs(&self, model: Model) -> bool {
+        let profile = request(&self.models.path(model)).profile;
+        let score = self.backend.score(&self.device, &self.hardware, &profile);
+        !matches!(score, Err(Ineligible::Architecture(_)))
+    }
+
     /// Loads a model of the suite.
     pub(crate) fn load(&self, model: Model) -> Arc<dyn BackendModel> {
         self.load_path(&self.models.path(model), |_| ControlFlow::Continue(()))
@@ -43,7 +50,8 @@ impl Subject {
         path: &Path,
         mut progress: impl FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Arc<dyn BackendModel>, LoadError> {
-        self.backend.load(&self.device, &request(path), &mut progress)
+        let file = open_file(path);
+        self.backend.load(&self.device, &request(&file), &mut progress)
     }
 
     /// A context of the usual model.
@@ -52,11 +60,14 @@ impl Subject {
     }
 }
 
+/// A validated file.
+pub(crate) fn open_file(path: &Path) -> Gguf {
+    Gguf::open(path).unwrap_or_else(|error| panic!("{} is not valid: {error}", path.display()))
+}
+
 /// What the library asks a backend to load.
-pub(crate) fn request(path: &Path) -> LoadRequest {
-    let file = Gguf::open(path).unwrap_or_else(|error| panic!("{} is not valid: {error}", path.display()));
-    let profile = file.profile().expect("the profile of a valid file");
-    LoadRequest { path: path.to_owned(), profile, mapping: Mapping::default() }
+pub(crate) fn request(file: &Gguf) -> LoadRequest<'_> {
+    LoadRequest::new(file).expect("a model in a file")
 }
 
 /// Opens a context.

@@ -7,7 +7,7 @@ use gguf_loader::backend::{TokenizeOptions, Vocabulary, VocabularyError};
 use crate::{
     checks,
     models::{Model, USUAL},
-    subject::Subject,
+    subject::{Subject, open_file, request},
 };
 
 checks! {
@@ -22,7 +22,8 @@ const TEXTS: &[&str] = &["the word", "What is it? 42!", "naïve — 😀\n\ttabs
 /// The vocabularies of a SentencePiece and of a BPE file.
 fn vocabularies(subject: &Subject) -> [Arc<dyn Vocabulary>; 2] {
     [Model::SentencePieceVocabulary, Model::BytePairVocabulary].map(|model| {
-        let loaded = subject.backend.vocabulary(&subject.models.path(model));
+        let file = open_file(&subject.models.path(model));
+        let loaded = subject.backend.vocabulary(&request(&file));
         let loaded = loaded.expect("these checks are ignored for a backend that cannot tokenise");
         loaded.unwrap_or_else(|error| panic!("{model:?}: {error}"))
     })

@@ -2,7 +2,10 @@
 
 use std::{error::Error, fs, path::Path};
 
-use gguf_loader::gguf::{Gguf, GgufError, SplitLimit, SplitProblem, TensorType, Writer};
+use gguf_loader::{
+    backend::LoadRequest,
+    gguf::{Gguf, GgufError, SplitLimit, SplitProblem, TensorType, Writer},
+};
 
 fn open_error(path: &Path) -> GgufError {
     let error = Gguf::open(path).unwrap_err();
@@ -63,6 +66,27 @@ fn a_device_is_refused_and_not_read() {
     let error = open_error(Path::new("/dev/zero"));
     let cause = error.source().expect("an I/O error has a cause").to_string();
     assert!(matches!(error, GgufError::Io { .. }) && cause.contains("ordinary"), "{cause}");
+}
+
+#[test]
+fn a_backend_is_asked_only_for_models_in_files() {
+    let model = super::model();
+    let parsed = super::accept(&model);
+    assert_eq!(parsed.path(), None);
+    assert!(matches!(LoadRequest::new(&parsed), Err(GgufError::InMemory)));
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    model.write_file(&path).unwrap();
+    let file = Gguf::open(&path).unwrap();
+    let request = LoadRequest::new(&file).unwrap();
+    assert_eq!((request.path(), request.profile()), (path.as_path(), &file.profile().unwrap()));
+
+    // An adapter is a valid file and no model.
+    let adapter = Writer::new();
+    adapter.write_file(&path).unwrap();
+    let file = Gguf::open(&path).unwrap();
+    assert!(matches!(LoadRequest::new(&file), Err(GgufError::MissingKey { .. })));
 }
 
 #[test]

@@ -122,7 +122,7 @@ impl Backend for Fake {
     fn load(
         &self,
         _: &Device,
-        _: &LoadRequest,
+        _: &LoadRequest<'_>,
         _: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Arc<dyn BackendModel>, LoadError> {
         Err(LoadError::Refused { engine: "fake", message: "there is nothing to run with".to_owned() })

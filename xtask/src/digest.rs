@@ -69,16 +69,21 @@ pub(crate) fn copy_with_progress(
     size: u64,
     what: &str,
 ) -> io::Result<String> {
-    let bar = indicatif::ProgressBar::new(size);
-    if let Ok(style) = indicatif::ProgressStyle::with_template("  {msg} [{wide_bar}] {bytes}/{total_bytes} {eta}") {
-        bar.set_style(style);
-    }
-    bar.set_message(what.to_owned());
+    let bar = progress_bar(size, what);
     let mut target = HashingWriter::new(target);
     io::copy(&mut bar.wrap_read(source), &mut target)?;
     target.flush()?;
     bar.finish_and_clear();
     Ok(target.finish().1)
+}
+
+/// A bar for `size` bytes on stderr, drawn on a terminal only.
+pub(crate) fn progress_bar(size: u64, what: &str) -> indicatif::ProgressBar {
+    let bar = indicatif::ProgressBar::new(size);
+    if let Ok(style) = indicatif::ProgressStyle::with_template("  {msg} [{wide_bar}] {bytes}/{total_bytes} {eta}") {
+        bar.set_style(style);
+    }
+    bar.with_message(what.to_owned())
 }
 
 #[cfg(test)]

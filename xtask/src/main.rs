@@ -10,6 +10,7 @@ mod digest;
 mod emulated;
 mod environment;
 mod fetch;
+mod index;
 mod model;
 mod packages;
 mod peers;

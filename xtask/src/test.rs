@@ -6,7 +6,7 @@ use crate::TaskResult;
 use crate::emulated;
 use crate::environment::Environment;
 use crate::model;
-use crate::process::run;
+use crate::process::{find_program, run};
 use crate::setup;
 use crate::steps::Steps;
 use crate::workspace::Workspace;
@@ -69,6 +69,14 @@ fn checks(
     steps.run("format", || Ok(run(workspace.cargo("fmt").args(["--all", "--check"]))?))?;
     steps.run("lints", || Ok(run(cargo("clippy").args(["--all-targets", "--", "-D", "warnings"]))?))?;
     steps.run("documentation", || Ok(run(cargo("doc").arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))?))?;
+    steps.run("licences and sources", || {
+        if find_program("cargo-deny").is_none() {
+            eprintln!("  skipped: `cargo install cargo-deny --locked` brings what checks them");
+            return Ok(());
+        }
+        // Advisories need a database from the network: `cargo deny --workspace check` asks for them too.
+        Ok(run(workspace.cargo("deny").args(["--workspace", "check", "bans", "licenses", "sources"]))?)
+    })?;
     steps.run("tests", || {
         let mut tests = cargo("test");
         if let Some(model) = &model {

@@ -1,11 +1,11 @@
 //! `f32` to stored weights.
 //!
-//! Plain floats and the blocks of 32 follow ggml's reference quantisation bit for bit. The K-quants take the extremes
+//! Plain floats, the ternary types and the blocks of 32 follow ggml's reference quantisation bit for bit. The K-quants take the extremes
 //! of each group for its scale and minimum, where ggml searches for better ones: valid, a little coarser.
 
 use half::{bf16, f16};
 
-use crate::gguf::TensorType;
+use crate::gguf::{TensorType, ternary};
 
 /// Appends the blocks of a row.
 pub(crate) type Encoder = fn(&[f32], &mut Vec<u8>);
@@ -26,6 +26,9 @@ pub(crate) fn encoder(tensor_type: TensorType) -> Option<Encoder> {
         TensorType::Q4_K => |row, bytes| each_block(row, bytes, q4_k_block),
         TensorType::Q5_K => |row, bytes| each_block(row, bytes, q5_k_block),
         TensorType::Q6_K => |row, bytes| each_block(row, bytes, q6_k_block),
+        TensorType::TQ1_0 => |row, bytes| ternary_row(row, TensorType::TQ1_0, bytes),
+        TensorType::TQ2_0 => |row, bytes| ternary_row(row, TensorType::TQ2_0, bytes),
+        TensorType::Q2_0 => |row, bytes| ternary_row(row, TensorType::Q2_0, bytes),
         _ => return None,
     })
 }
@@ -142,6 +145,16 @@ fn q6_k_block(block: &[f32; 256], bytes: &mut Vec<u8>) {
     }
     bytes.extend(scales.map(i8::cast_unsigned));
     push_f16(bytes, d);
+}
+
+/// The largest magnitude of a block is its scale: a row of -1, 0 and 1 is stored without loss, with scales of 1.
+fn ternary_row(row: &[f32], tensor_type: TensorType, bytes: &mut Vec<u8>) {
+    let Some(pack) = ternary::packer(tensor_type) else { return };
+    for block in row.chunks_exact(tensor_type.block_elements() as usize) {
+        let d = farthest_from_zero(block).abs();
+        let codes: Vec<i8> = block.iter().map(|value| (value * inverse(d)).round() as i8).collect();
+        pack(&codes, f16::from_f32(d), bytes);
+    }
 }
 
 /// `1 / scale`, or zero for a block of zeros.

@@ -218,7 +218,7 @@ mod tests {
         fn load(
             &self,
             _: &Device,
-            _: &LoadRequest,
+            _: &LoadRequest<'_>,
             _: &mut dyn FnMut(f32) -> ControlFlow<()>,
         ) -> Result<Arc<dyn BackendModel>, LoadError> {
             Err(LoadError::Cancelled)

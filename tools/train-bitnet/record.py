@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Computes what a right engine computes with the trained model: `record.py MODEL FOLDER`.
 
-Writes into FOLDER held-out.txt, recorded.json (tokens, perplexity, continuations, tolerances) and logits.json.
+Writes into FOLDER held-out.txt, its tokens, recorded.json (perplexity, continuations, how far rounding drifts) and
+logits.json.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from stored import Stored
 
 PROMPTS = ("In the beginning", "Thus says Yahweh", "My son, listen")
 CONTINUATION = 32
+#: Chunks that a slow engine is measured with.
+BEGINNING = 4
 LOGITS_PROMPT = "The word of Yahweh came to"
 #: What a byte-level tokenizer with Llama 3's pre-tokenizer gets wrong first.
 TEXTS = (
@@ -49,12 +52,14 @@ def main() -> None:
     recorded = {
         "tokenized": [{"text": text, "tokens": tokenizer.encode(text)} for text in TEXTS],
         "perplexity": perplexity(exact, tokenizer, tokens),
+        "perplexity_of_beginning": perplexity(exact, tokenizer, tokens[: BEGINNING * stored.shape.context]),
         "continuations": [continuation(exact, tokenizer, prompt) for prompt in PROMPTS],
         "other_precisions": {name: compare(other, exact, tokenizer, tokens) for name, other in rounded.items()},
     }
     logits = [round(value, 5) for value in exact.logits(prompt)[-1].tolist()]
     arguments.folder.mkdir(parents=True, exist_ok=True)
     (arguments.folder / "held-out.txt").write_text(text, encoding="utf-8")
+    write(arguments.folder / "held-out.tokens.json", {"tokens": tokens})
     write(arguments.folder / "recorded.json", recorded)
     write(arguments.folder / "logits.json", {"prompt": LOGITS_PROMPT, "tokens": prompt, "last": logits})
 
@@ -90,6 +95,7 @@ def continuation(oracle: Oracle, tokenizer: Tokenizer, prompt: str) -> dict:
         tokens.append(chosen.item())
     return {
         "prompt": prompt,
+        "prompt_tokens": tokens[:start],
         "tokens": tokens[start:],
         "text": tokenizer.decode(tokens[start:]),
         "margin": round(margin, 4),

@@ -57,6 +57,7 @@ pub mod convert;
 pub mod generation;
 pub mod gguf;
 pub mod hardware;
+pub mod import;
 pub mod knobs;
 pub mod model;
 pub mod perplexity;

@@ -9,7 +9,7 @@ use gguf_loader::{
 };
 
 use crate::commands::{
-    bench::Bench, completions::Completions, convert::Convert, detokenize::Detokenize, devices::Devices,
+    bench::Bench, completions::Completions, convert::Convert, detokenize::Detokenize, devices::Devices, import::Import,
     inspect::Inspect, knobs::KnobsTable, perplexity::Perplexity, run::Run, select::Select, tokenize::Tokenize,
 };
 
@@ -19,7 +19,7 @@ Exit codes:
     0  success, also when the reader of stdout closed it
     1  unexpected failure
     2  usage: an argument or an environment variable makes no sense
-    3  file: missing, unreadable, a folder, no GGUF, truncated, damaged
+    3  file: missing, unreadable, a folder, no GGUF, truncated, damaged, cannot be written
     4  model: architecture or tensor type not supported, no weights, no tokenizer
     5  backend: not known, not compiled in, not usable on this machine, denied
     6  memory: the weights or the context do not fit
@@ -63,6 +63,7 @@ pub(crate) enum Command {
     Devices(Devices),
     Select(Select),
     Inspect(Inspect),
+    Import(Import),
     Tokenize(Tokenize),
     Detokenize(Detokenize),
     Perplexity(Perplexity),

@@ -42,6 +42,7 @@ fn run(command: Command, output: &mut Output) -> Result<(), Failure> {
         Command::Devices(command) => command.execute(output),
         Command::Select(command) => command.execute(output),
         Command::Inspect(command) => command.execute(output),
+        Command::Import(command) => command.execute(output),
         Command::Tokenize(command) => command.execute(output),
         Command::Detokenize(command) => command.execute(output),
         Command::Perplexity(command) => command.execute(output),

@@ -5,7 +5,7 @@
 
 use half::{bf16, f16};
 
-use crate::gguf::{TensorType, ternary::blocks};
+use crate::gguf::{TensorType, quantize::q8_0_block, ternary::blocks};
 
 /// Appends the blocks of a row.
 pub(crate) type Encoder = fn(&[f32], &mut Vec<u8>);
@@ -35,13 +35,6 @@ pub(crate) fn encoder(tensor_type: TensorType) -> Option<Encoder> {
 
 fn each_block<const ELEMENTS: usize>(row: &[f32], bytes: &mut Vec<u8>, encode: fn(&[f32; ELEMENTS], &mut Vec<u8>)) {
     row.as_chunks().0.iter().for_each(|block| encode(block, bytes));
-}
-
-fn q8_0_block(block: &[f32; 32], bytes: &mut Vec<u8>) {
-    let largest = block.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
-    let d = largest / 127.0;
-    push_f16(bytes, d);
-    bytes.extend(block.iter().map(|value| ((value * inverse(d)).round() as i8).cast_unsigned()));
 }
 
 fn q4_0_block(block: &[f32; 32], bytes: &mut Vec<u8>) {

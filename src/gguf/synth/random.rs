@@ -12,18 +12,13 @@ impl Random {
         Self(name.bytes().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
     }
 
-    fn next(&mut self) -> u64 {
+    /// 64 random bits.
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
-    }
-
-    /// -1, 0 or 1, each as likely as the others.
-    pub(super) fn code(&mut self) -> f32 {
-        // The upper half of the bits times 3: the bias is below 2^-30.
-        (((self.next() >> 32) * 3) >> 32) as f32 - 1.0
     }
 
     /// Mean 0, variance 1, nearly normal: the sum of four uniform numbers of 16 bits.

@@ -1,6 +1,7 @@
-//! Ternary codes to the blocks of TQ1_0, TQ2_0 and Q2_0: the layouts of ggml's `ggml-common.h` and `ggml-quants.c`.
+//! Ternary codes in the blocks that ggml knows: TQ1_0, TQ2_0 and Q2_0, as in ggml's `ggml-common.h`.
 //!
-//! Every block has a scale of its own, an F16. Here it is 1: the scale of a BitNet matrix stands in a tensor beside it.
+//! Each block carries an F16 scale. Here it is always 1.0: the scale of a BitNet matrix is one F32 for the whole tensor,
+//! and stands in a tensor of its own, so that nothing is rounded.
 
 use half::f16;
 
@@ -9,8 +10,11 @@ use crate::gguf::TensorType;
 /// Appends whole rows of codes, with block scales of 1.0.
 pub(crate) type Packer = fn(&[u8], &mut Vec<u8>);
 
-/// The type in which rows of this many weights are kept: TQ2_0 where it fits, for its scales take the least and stock
-/// llama.cpp has kernels for it; else Q2_0; `None` where no block divides them.
+/// Reads whole rows; false when a block's scale is not 1.0.
+pub(crate) type Unpacker = fn(&[u8], &mut [u8]) -> bool;
+
+/// The form for rows of this length: TQ2_0, which every ggml backend multiplies with fastest, and Q2_0, whose blocks are
+/// smaller, for what does not fit its blocks of 256. `None` when neither fits.
 pub(crate) fn type_for_row(row: u64) -> Option<TensorType> {
     [TensorType::TQ2_0, TensorType::Q2_0].into_iter().find(|form| row.is_multiple_of(form.block_elements()))
 }
@@ -18,97 +22,168 @@ pub(crate) fn type_for_row(row: u64) -> Option<TensorType> {
 /// How codes are stored as this type; `None` for a type that is not ternary.
 pub(crate) fn packer(tensor_type: TensorType) -> Option<Packer> {
     match tensor_type {
-        TensorType::TQ1_0 => Some(|codes, bytes| codes.as_chunks().0.iter().for_each(|codes| tq1_0(codes, bytes))),
-        TensorType::TQ2_0 => Some(|codes, bytes| codes.as_chunks().0.iter().for_each(|codes| tq2_0(codes, bytes))),
-        TensorType::Q2_0 => Some(|codes, bytes| codes.as_chunks().0.iter().for_each(|codes| q2_0(codes, bytes))),
+        TensorType::TQ1_0 => Some(pack_tq1_0),
+        TensorType::TQ2_0 => Some(pack_tq2_0),
+        TensorType::Q2_0 => Some(pack_q2_0),
         _ => None,
     }
 }
 
-/// Five codes a byte over 240 codes, four a byte over the last 16, and the scale.
-///
-/// Codes that share a byte lie 32 apart in the first 160, 16 apart in the next 80 and 4 apart at the end.
-fn tq1_0(codes: &[u8; 256], bytes: &mut Vec<u8>) {
-    for (start, stride, digits) in [(0, 32, 5), (160, 16, 5), (240, 4, 4)] {
-        bytes.extend((0..stride).map(|lane| {
-            let digit = |index: usize| if index < digits { codes[start + index * stride + lane] } else { 0 };
-            // A fraction of 3^5 in 256ths, rounded up: times 3 it carries its next digit into the ninth bit.
-            let value = (0..5).fold(0_u16, |value, index| 3 * value + u16::from(digit(index)));
-            (value * 256).div_ceil(243) as u8
-        }));
+/// How codes of this type are read; `None` for other types than [`type_for_row`] gives.
+pub(crate) fn unpacker(tensor_type: TensorType) -> Option<Unpacker> {
+    match tensor_type {
+        TensorType::TQ2_0 => Some(unpack_tq2_0),
+        TensorType::Q2_0 => Some(unpack_q2_0),
+        _ => None,
     }
-    bytes.extend(f16::ONE.to_le_bytes());
 }
 
-/// Four codes a byte, 32 apart, the first in the low bits; in two halves of 128 codes; and the scale.
-fn tq2_0(codes: &[u8; 256], bytes: &mut Vec<u8>) {
-    for half in codes.as_chunks::<128>().0 {
-        bytes.extend(std::array::from_fn::<u8, 32, _>(|lane| {
-            half[lane] | half[lane + 32] << 2 | half[lane + 64] << 4 | half[lane + 96] << 6
-        }));
-    }
-    bytes.extend(f16::ONE.to_le_bytes());
+fn one() -> [u8; 2] {
+    f16::ONE.to_le_bytes()
 }
 
-/// The scale, and four neighbouring codes a byte, the first in the low bits.
-fn q2_0(codes: &[u8; 64], bytes: &mut Vec<u8>) {
-    bytes.extend(f16::ONE.to_le_bytes());
-    bytes.extend(codes.as_chunks::<4>().0.iter().map(|&[a, b, c, d]| a | b << 2 | c << 4 | d << 6));
+/// 64 bytes of codes and the scale. Each 32 bytes hold 128 weights in four stripes of 32, the first in the lowest bits.
+fn pack_tq2_0(codes: &[u8], packed: &mut Vec<u8>) {
+    for block in codes.as_chunks::<256>().0 {
+        for half in block.as_chunks::<128>().0 {
+            let stripes = half.as_chunks::<32>().0;
+            let byte = |at: usize| stripes[0][at] | stripes[1][at] << 2 | stripes[2][at] << 4 | stripes[3][at] << 6;
+            packed.extend(std::array::from_fn::<u8, 32, _>(byte));
+        }
+        packed.extend(one());
+    }
+}
+
+fn unpack_tq2_0(packed: &[u8], codes: &mut [u8]) -> bool {
+    let mut is_unscaled = true;
+    for (block, codes) in packed.as_chunks::<66>().0.iter().zip(codes.as_chunks_mut::<256>().0) {
+        for (bytes, codes) in block.as_chunks::<32>().0.iter().zip(codes.as_chunks_mut::<128>().0) {
+            for (stripe, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                *codes = bytes.map(|byte| byte >> (2 * stripe) & 3);
+            }
+        }
+        is_unscaled &= block[64..] == one();
+    }
+    is_unscaled
+}
+
+/// The scale and 16 bytes of four neighbours each, the first in the lowest bits.
+fn pack_q2_0(codes: &[u8], packed: &mut Vec<u8>) {
+    for block in codes.as_chunks::<64>().0 {
+        packed.extend(one());
+        packed.extend(block.as_chunks::<4>().0.iter().map(|[a, b, c, d]| a | b << 2 | c << 4 | d << 6));
+    }
+}
+
+fn unpack_q2_0(packed: &[u8], codes: &mut [u8]) -> bool {
+    let mut is_unscaled = true;
+    for (block, codes) in packed.as_chunks::<18>().0.iter().zip(codes.as_chunks_mut::<64>().0) {
+        for (&byte, codes) in block[2..].iter().zip(codes.as_chunks_mut::<4>().0) {
+            *codes = [byte & 3, byte >> 2 & 3, byte >> 4 & 3, byte >> 6];
+        }
+        is_unscaled &= block[..2] == one();
+    }
+    is_unscaled
+}
+
+/// Five weights a byte, as digits of base 3: 160 weights in stripes of 32, 80 in stripes of 16, and 16 in stripes of 4,
+/// where the fifth digit is left empty; then the scale.
+fn pack_tq1_0(codes: &[u8], packed: &mut Vec<u8>) {
+    for block in codes.as_chunks::<256>().0 {
+        let (wide, rest) = block.split_at(160);
+        let (narrow, last) = rest.split_at(80);
+        packed.extend((0..32).map(|at| base_3(std::array::from_fn(|stripe| wide[32 * stripe + at]))));
+        packed.extend((0..16).map(|at| base_3(std::array::from_fn(|stripe| narrow[16 * stripe + at]))));
+        packed.extend((0..4).map(|at| base_3([last[at], last[at + 4], last[at + 8], last[at + 12], 0])));
+        packed.extend(one());
+    }
+}
+
+/// Five digits as a fraction of 3^5, scaled to 256 and rounded up: each multiplication by 3 carries the next digit out
+/// at the top.
+fn base_3(digits: [u8; 5]) -> u8 {
+    let number = digits.iter().fold(0_u16, |number, &digit| 3 * number + u16::from(digit));
+    (number * 256).div_ceil(243) as u8
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
-    fn pack(tensor_type: TensorType, codes: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        packer(tensor_type).unwrap()(codes, &mut bytes);
-        assert_eq!(bytes.len() as u64, tensor_type.block_bytes());
-        bytes
-    }
-
-    /// Weights of zero but for these.
-    fn codes<const N: usize>(elements: &[(usize, u8)]) -> [u8; N] {
-        let mut codes = [1; N];
-        elements.iter().for_each(|&(element, code)| codes[element] = code);
-        codes
+    fn packed(tensor_type: TensorType, codes: &[u8]) -> Vec<u8> {
+        let mut packed = Vec::new();
+        packer(tensor_type).unwrap()(codes, &mut packed);
+        packed
     }
 
     #[test]
-    fn tq2_0_shares_a_byte_among_codes_that_lie_32_apart() {
-        let bytes = pack(TensorType::TQ2_0, &codes::<256>(&[(3, 2), (35, 0), (99, 2), (128, 0), (255, 2)]));
-        // Element 3 in bits 0-1, 35 in 2-3, 67 in 4-5, 99 in 6-7.
-        assert_eq!(bytes[3], 0b10_01_00_10);
-        assert_eq!(bytes[32], 0b01_01_01_00);
-        assert_eq!(bytes[63], 0b10_01_01_01);
-        assert_eq!(bytes[4], 0b01_01_01_01);
-        assert_eq!(bytes[64..], [0x00, 0x3c]);
+    fn tq2_0_stands_in_stripes_of_32_lowest_bits_first() {
+        let mut codes = [1; 256];
+        codes[3] = 2;
+        codes[32 + 3] = 0;
+        codes[128 + 96] = 2;
+        let mut expected = [0x55; 66];
+        expected[3] = 0b01_01_00_10;
+        expected[32] = 0b10_01_01_01;
+        // 1.0 as F16 is 0x3c00.
+        expected[64..].copy_from_slice(&[0x00, 0x3c]);
+        assert_eq!(packed(TensorType::TQ2_0, &codes), expected);
     }
 
     #[test]
-    fn q2_0_shares_a_byte_among_neighbours() {
-        let bytes = pack(TensorType::Q2_0, &codes::<64>(&[(0, 2), (1, 0), (3, 2), (63, 0)]));
-        assert_eq!(bytes[..2], [0x00, 0x3c]);
-        assert_eq!(bytes[2], 0b10_01_00_10);
-        assert_eq!(bytes[17], 0b00_01_01_01);
+    fn q2_0_stands_in_order_behind_its_scale() {
+        let mut codes = [1; 64];
+        codes[0] = 2;
+        codes[5] = 0;
+        let mut expected = [0x55; 18];
+        expected[..2].copy_from_slice(&[0x00, 0x3c]);
+        expected[2] = 0b01_01_01_10;
+        expected[3] = 0b01_01_00_01;
+        assert_eq!(packed(TensorType::Q2_0, &codes), expected);
     }
 
     #[test]
-    fn tq1_0_stores_five_digits_as_a_fraction() {
-        let bytes = pack(TensorType::TQ1_0, &codes::<256>(&[(0, 2), (32, 0), (96, 2), (244, 2)]));
-        // Digits 2 0 1 2 1: 2 * 81 + 1 * 9 + 2 * 3 + 1 = 178, and 178 * 256 / 243 = 187.5.
-        assert_eq!(bytes[0], 188);
-        // Digits 1 1 1 1 1: 121, 127.5.
-        assert_eq!((bytes[1], bytes[32]), (128, 128));
-        // Elements 240, 244, 248, 252 and an empty digit: 1 * 81 + 2 * 27 + 1 * 9 + 1 * 3 = 147, 154.9.
-        assert_eq!(bytes[48], 155);
-        assert_eq!(bytes[52..], [0x00, 0x3c]);
+    fn tq1_0_holds_five_digits_of_base_3_a_byte() {
+        let mut codes = [0; 256];
+        // Digits 2 1 0 0 0: (2 * 81 + 27) * 256 / 243 = 199.1, rounded up.
+        codes[7] = 2;
+        codes[32 + 7] = 1;
+        // 2 2 2 2 2 = 242: 242 * 256 / 243 = 254.9, rounded up.
+        (0..5).for_each(|stripe| codes[160 + 16 * stripe + 9] = 2);
+        // 0 0 0 1 and the empty digit: 3 * 256 / 243 = 3.2, rounded up.
+        codes[240 + 12 + 1] = 1;
+        let mut expected = [0; 54];
+        (expected[7], expected[32 + 9], expected[48 + 1]) = (200, 255, 4);
+        expected[52..].copy_from_slice(&[0x00, 0x3c]);
+        assert_eq!(packed(TensorType::TQ1_0, &codes), expected);
     }
 
     #[test]
-    fn rows_take_the_type_whose_blocks_divide_them() {
+    fn rows_get_the_largest_blocks_that_fit() {
         assert_eq!(type_for_row(2560), Some(TensorType::TQ2_0));
-        assert_eq!(type_for_row(320), Some(TensorType::Q2_0));
+        assert_eq!(type_for_row(8640), Some(TensorType::Q2_0));
         assert_eq!(type_for_row(96), None);
+    }
+
+    proptest! {
+        #[test]
+        fn codes_come_back(codes in vec(0..=3_u8, 512)) {
+            for tensor_type in [TensorType::TQ2_0, TensorType::Q2_0] {
+                let mut again = vec![9; codes.len()];
+                prop_assert!(unpacker(tensor_type).unwrap()(&packed(tensor_type, &codes), &mut again));
+                prop_assert_eq!(&again, &codes);
+            }
+        }
+
+        #[test]
+        fn another_block_scale_is_noticed(block in 0..2_usize, byte in 0..2_usize, change in 1..=255_u8) {
+            for (tensor_type, scale) in [(TensorType::TQ2_0, 66 * block + 64), (TensorType::Q2_0, 18 * block)] {
+                let mut bytes = packed(tensor_type, &[1; 512]);
+                bytes[scale + byte] ^= change;
+                prop_assert!(!unpacker(tensor_type).unwrap()(&bytes, &mut [0; 512]));
+            }
+        }
     }
 }

@@ -18,7 +18,7 @@ usage: synth_model OUT.gguf [options]
   --preset tiny|smol|large|bitnet-tiny|bitnet-2b
                              the shape to start from (default: tiny); of the others only --seed and the following go
                              with bitnet:
-  --ternary TYPE             i2_s tq2_0 q2_0 tq1_0 (default: i2_s)
+  --ternary TYPE             i2_s tq2_0 q2_0 tq1_0 f32 (default: i2_s)
   --layout LAYOUT            x86 arm rows4 sequential, for i2_s (default: x86)
   --architecture NAME        bitnet-b1.58 bitnet-25 bitnet (default: bitnet-b1.58)
   --embedding TYPE           f16 q8_0 q6_k ... (default: f16)
@@ -26,8 +26,8 @@ usage: synth_model OUT.gguf [options]
                              change the shape
   --output tied|separate     where the output matrix is
   --optional-tensors         add biases and RoPE factors
-  --type TYPE                f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q4_k q5_k q6_k tq1_0 tq2_0 q2_0
-  --block-type TYPE          another type for the matrices of the blocks
+  --type TYPE                f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q4_k q5_k q6_k (default: f16)
+  --block-type TYPE          another type for the matrices of the blocks, tq1_0 tq2_0 q2_0 among them
   --output-type TYPE         another type for the embedding and the output matrix
   --vocab spm|bpe            the tokenizer (default: spm)
   --seed N                   what the weights are drawn from (default: 0)
@@ -62,7 +62,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(PathBuf, Synthe
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
-            "--preset" => model = preset(&value()?)?,
+            "--preset" => model.shape = preset(&value()?)?.shape,
             "--n-embd" => model.shape.n_embd = number(&argument, &value()?)?,
             "--n-layer" => model.shape.n_layer = number(&argument, &value()?)?,
             "--n-head" => model.shape.n_head = number(&argument, &value()?)?,

@@ -238,11 +238,11 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
     use super::*;
-    use crate::gguf::synth::SyntheticModel;
+    use crate::gguf::synth::SyntheticBitNet;
 
     /// Loads the tiny BitNet with another scale for one of its matrices.
     fn load_with_scale(scale: f32) -> Result<Transformer, LoadError> {
-        let model = SyntheticModel::tiny_bitnet();
+        let model = SyntheticBitNet::tiny().with_ternary(TensorType::TQ2_0);
         let mut bytes = Vec::new();
         model.writer().unwrap().write(&mut bytes).unwrap();
         let offset = Gguf::parse(&bytes).unwrap().tensor("blk.1.ffn_up.scale").unwrap().offset as usize;

@@ -1,10 +1,10 @@
 //! The models of the suite: synthetic, written once into a folder of their own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use gguf_loader::gguf::{
     TensorType,
-    synth::{Architecture, OptionalTensors, Output, SyntheticModel, Tokenizer},
+    synth::{OptionalTensors, Output, SynthError, SyntheticBitNet, SyntheticModel, Tokenizer},
 };
 use tempfile::TempDir;
 
@@ -51,23 +51,13 @@ pub(crate) enum Model {
 pub(crate) const USUAL: Model = Model::Tiny(TensorType::Q8_0);
 
 impl Model {
-    /// The description; the same as that of the recorded logits.
+    /// The description of a llama model; the same as that of the recorded logits.
     pub(crate) fn describe(self) -> SyntheticModel {
         let tiny = SyntheticModel::tiny().with_seed(1);
         match self {
             Model::Tiny(tensor_type) => tiny.with_type(tensor_type),
             Model::Ternary(tensor_type) => tiny.with_type(TensorType::F16).with_block_type(tensor_type),
-            Model::BitNet(tensor_type) => {
-                Model::BitNetB158(tensor_type).describe().with_architecture(Architecture::BitNet)
-            }
-            Model::BitNetB158(tensor_type) => {
-                let bitnet = SyntheticModel::tiny_bitnet().with_seed(1);
-                if tensor_type == TensorType::F32 {
-                    bitnet.with_type(tensor_type)
-                } else {
-                    bitnet.with_block_type(tensor_type)
-                }
-            }
+            Model::BitNet(_) | Model::BitNetB158(_) => unreachable!("described by `bitnet`"),
             Model::Full => {
                 let mut model = tiny.with_type(TensorType::F32);
                 model.shape.output = Output::Separate;
@@ -85,9 +75,22 @@ impl Model {
         }
     }
 
+    fn write(self, path: &Path) -> Result<(), SynthError> {
+        match self {
+            Model::BitNet(tensor_type) => bitnet(tensor_type).with_architecture("bitnet").write_file(path),
+            Model::BitNetB158(tensor_type) => bitnet(tensor_type).write_file(path),
+            other => other.describe().write_file(path),
+        }
+    }
+
     fn file_name(self) -> String {
         format!("{self:?}.gguf")
     }
+}
+
+fn bitnet(tensor_type: TensorType) -> SyntheticBitNet {
+    let bitnet = SyntheticBitNet::tiny().with_seed(1).with_ternary(tensor_type);
+    if tensor_type == TensorType::F32 { bitnet.with_embedding(tensor_type) } else { bitnet }
 }
 
 /// The folder with all models; removed when dropped.
@@ -107,7 +110,7 @@ impl Models {
             .chain(of_types(Model::BitNetB158, TERNARY_TYPES))
             .chain(others);
         for model in models {
-            model.describe().write_file(folder.path().join(model.file_name())).expect("a model of the suite");
+            model.write(&folder.path().join(model.file_name())).expect("a model of the suite");
         }
         Self(folder)
     }

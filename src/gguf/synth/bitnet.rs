@@ -18,7 +18,8 @@ pub struct SyntheticBitNet {
     pub shape: BitNetShape,
     /// `general.architecture`: `bitnet-b1.58` unless set.
     pub architecture: String,
-    /// How the matrices of the blocks are stored: I2_S, TQ2_0, Q2_0 or TQ1_0.
+    /// How the matrices of the blocks are stored: I2_S, TQ2_0, Q2_0, TQ1_0; or F32, with which no engine rounds
+    /// activations.
     pub ternary: TensorType,
     /// The order of the codes, where that is I2_S.
     pub layout: I2sLayout,
@@ -197,6 +198,7 @@ impl SyntheticBitNet {
         match self.ternary {
             TensorType::I2_S => 40,
             TensorType::TQ1_0 => 36,
+            TensorType::F32 => 0,
             _ => 37,
         }
     }
@@ -259,7 +261,10 @@ impl SyntheticBitNet {
                 output.write_all(&ternary::i2s_trailer(scale))
             })?);
         }
-        let pack = blocks::packer(self.ternary).ok_or(SynthError::TensorType(self.ternary))?;
+        let pack = match self.ternary {
+            TensorType::F32 => push_floats,
+            other => blocks::packer(other).ok_or(SynthError::TensorType(other))?,
+        };
         writer.add_tensor_with(weight, &shape, self.ternary, move |output: &mut dyn Write| {
             write_codes(&random, columns, rows, output, pack)
         })?;
@@ -273,6 +278,11 @@ impl SyntheticBitNet {
         let bytes = (0..length).flat_map(|_| (1.0 + 0.1 * random.normal()).to_le_bytes()).collect();
         Ok(writer.add_tensor(name, &[u64::from(length)], TensorType::F32, bytes)?)
     }
+}
+
+/// The weights of codes as they are without their scale: -1, 0 and 1.
+fn push_floats(codes: &[u8], bytes: &mut Vec<u8>) {
+    bytes.extend(codes.iter().flat_map(|&code| (f32::from(code) - 1.0).to_le_bytes()));
 }
 
 /// Draws the codes of `rows` rows: a quarter each of 0 and 2, a half of 1.

@@ -21,13 +21,11 @@ use std::path::Path;
 pub use bitnet::{BitNetShape, SyntheticBitNet};
 pub use vocabulary::Tokenizer;
 
-use super::{TensorType, Value, WriteError, Writer};
+use super::{TensorType, WriteError, Writer};
 
 /// What to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyntheticModel {
-    /// The graph.
-    pub architecture: Architecture,
     /// The sizes.
     pub shape: Shape,
     /// How the weights are stored.
@@ -40,34 +38,7 @@ pub struct SyntheticModel {
     pub vocabulary_only: bool,
 }
 
-/// The graph that a model is made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Architecture {
-    /// Llama.
-    Llama,
-    /// BitNet b1.58 with SiLU, the `bitnet` of llama.cpp.
-    BitNet,
-    /// BitNet b1.58 2B-4T, with the squared ReLU.
-    BitNetB158,
-}
-
-impl Architecture {
-    /// What `general.architecture` says.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::BitNet => "bitnet",
-            Self::BitNetB158 => "bitnet-b1.58",
-        }
-    }
-
-    /// Whether the matrices of its blocks have the weights -1, 0 and 1, times a scale in a tensor of its own.
-    fn is_ternary(self) -> bool {
-        self != Self::Llama
-    }
-}
-
-/// The sizes of a model.
+/// The sizes of a model of the llama architecture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
     /// Width of the hidden state.
@@ -188,21 +159,9 @@ impl SyntheticModel {
         })
     }
 
-    /// The smallest BitNet b1.58: ternary matrices in TQ2_0, each with its scale, and an F16 embedding.
-    pub fn tiny_bitnet() -> Self {
-        let tiny = Self::tiny();
-        Self {
-            architecture: Architecture::BitNetB158,
-            shape: Shape { n_ff: 512, ..tiny.shape },
-            types: WeightTypes { embedding: TensorType::F16, output: TensorType::F16, ..TensorType::TQ2_0.into() },
-            ..tiny
-        }
-    }
-
-    /// A model of any shape: Llama, F16, a SentencePiece tokenizer, seed 0.
+    /// A model of any shape: F16, a SentencePiece tokenizer, seed 0.
     pub fn of_shape(shape: Shape) -> Self {
         Self {
-            architecture: Architecture::Llama,
             shape,
             types: TensorType::F16.into(),
             tokenizer: Tokenizer::SentencePiece,
@@ -220,12 +179,6 @@ impl SyntheticModel {
     /// Stores the matrices of the blocks as `tensor_type`; embedding and output keep their types.
     pub fn with_block_type(mut self, tensor_type: TensorType) -> Self {
         self.types = WeightTypes { embedding: self.types.embedding, output: self.types.output, ..tensor_type.into() };
-        self
-    }
-
-    /// Sets the graph.
-    pub fn with_architecture(mut self, architecture: Architecture) -> Self {
-        self.architecture = architecture;
         self
     }
 
@@ -293,26 +246,22 @@ impl SyntheticModel {
 
     fn set_keys(&self, writer: &mut Writer) {
         let shape = &self.shape;
-        let architecture = self.architecture.name();
         writer
-            .set("general.architecture", architecture)
+            .set("general.architecture", "llama")
             .set("general.type", "model")
             .set("general.name", format!("synthetic {:?} seed {}", self.tokenizer, self.seed))
             .set("general.file_type", file_type(self.types.feed_forward))
-            .set("general.quantization_version", 2_u32);
-        let mut set = |name: &str, value: Value| {
-            writer.set(format!("{architecture}.{name}"), value);
-        };
-        set("vocab_size", shape.n_vocab.into());
-        set("context_length", shape.n_ctx_train.into());
-        set("embedding_length", shape.n_embd.into());
-        set("block_count", shape.n_layer.into());
-        set("feed_forward_length", shape.n_ff.into());
-        set("attention.head_count", shape.n_head.into());
-        set("attention.head_count_kv", shape.n_head_kv.into());
-        set("attention.layer_norm_rms_epsilon", 1e-5_f32.into());
-        set("rope.dimension_count", (shape.n_embd / shape.n_head).into());
-        set("rope.freq_base", 10_000.0_f32.into());
+            .set("general.quantization_version", 2_u32)
+            .set("llama.vocab_size", shape.n_vocab)
+            .set("llama.context_length", shape.n_ctx_train)
+            .set("llama.embedding_length", shape.n_embd)
+            .set("llama.block_count", shape.n_layer)
+            .set("llama.feed_forward_length", shape.n_ff)
+            .set("llama.attention.head_count", shape.n_head)
+            .set("llama.attention.head_count_kv", shape.n_head_kv)
+            .set("llama.attention.layer_norm_rms_epsilon", 1e-5_f32)
+            .set("llama.rope.dimension_count", shape.n_embd / shape.n_head)
+            .set("llama.rope.freq_base", 10_000.0_f32);
     }
 }
 

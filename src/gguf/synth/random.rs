@@ -21,12 +21,6 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// -1, 0 or 1, each as likely as the others.
-    pub(super) fn code(&mut self) -> f32 {
-        // The upper half of the bits times 3: the bias is below 2^-30.
-        (((self.next() >> 32) * 3) >> 32) as f32 - 1.0
-    }
-
     /// Mean 0, variance 1, nearly normal: the sum of four uniform numbers of 16 bits.
     ///
     /// No logarithm and no cosine: these differ between platforms in the last bit.

@@ -27,8 +27,7 @@ pub(super) fn add_tensors(writer: &mut Writer, model: &SyntheticModel) -> Result
     let (n_embd, n_ff) = (shape.n_embd, shape.n_ff);
     let n_embd_kv = n_embd / shape.n_head * shape.n_head_kv;
     let types = &model.types;
-    let ternary = model.architecture.is_ternary();
-    let mut tensors = Tensors { writer, seed: model.seed, optional: shape.optional, ternary };
+    let mut tensors = Tensors { writer, seed: model.seed, optional: shape.optional };
 
     tensors.tokens("token_embd", n_embd, shape.n_vocab, types.embedding)?;
     if shape.optional == OptionalTensors::Present {
@@ -40,16 +39,10 @@ pub(super) fn add_tensors(writer: &mut Writer, model: &SyntheticModel) -> Result
         tensors.linear(&name("attn_q"), n_embd, n_embd, types.attention, SCORE_GAIN)?;
         tensors.linear(&name("attn_k"), n_embd, n_embd_kv, types.attention, SCORE_GAIN)?;
         tensors.linear(&name("attn_v"), n_embd, n_embd_kv, types.attention, 1.0)?;
-        if ternary {
-            tensors.norm(&name("attn_sub_norm"), n_embd)?;
-        }
         tensors.linear(&name("attn_output"), n_embd, n_embd, types.attention, BLOCK_GAIN)?;
         tensors.norm(&name("ffn_norm"), n_embd)?;
         tensors.linear(&name("ffn_gate"), n_embd, n_ff, types.feed_forward, 1.0)?;
         tensors.linear(&name("ffn_up"), n_embd, n_ff, types.feed_forward, 1.0)?;
-        if ternary {
-            tensors.norm(&name("ffn_sub_norm"), n_ff)?;
-        }
         tensors.linear(&name("ffn_down"), n_ff, n_embd, types.feed_forward, 2.0 * BLOCK_GAIN)?;
     }
     tensors.norm("output_norm", n_embd)?;
@@ -63,7 +56,6 @@ struct Tensors<'a> {
     writer: &'a mut Writer,
     seed: u64,
     optional: OptionalTensors,
-    ternary: bool,
 }
 
 impl Tensors<'_> {
@@ -76,7 +68,7 @@ impl Tensors<'_> {
         })
     }
 
-    /// A matrix of a block, and its scale or bias.
+    /// A matrix of a block, and its bias.
     fn linear(
         &mut self,
         name: &str,
@@ -86,9 +78,6 @@ impl Tensors<'_> {
         gain: f32,
     ) -> Result<(), SynthError> {
         let deviation = gain / (columns as f32).sqrt();
-        if self.ternary {
-            return self.bit_linear(name, columns, rows, tensor_type, deviation);
-        }
         self.matrix(name, columns, rows, tensor_type, move |_| deviation)?;
         match self.optional {
             OptionalTensors::Absent => Ok(()),
@@ -96,21 +85,6 @@ impl Tensors<'_> {
                 self.vector(format!("{name}.bias"), rows, |random| BIAS_DEVIATION * random.normal())
             }
         }
-    }
-
-    /// A matrix of -1, 0 and 1, each as likely as the others, and the scale that gives it its deviation.
-    fn bit_linear(
-        &mut self,
-        name: &str,
-        columns: u32,
-        rows: u32,
-        tensor_type: TensorType,
-        deviation: f32,
-    ) -> Result<(), SynthError> {
-        // The variance of a code is 2/3.
-        let scale = deviation * 1.5_f32.sqrt();
-        self.weights(name, columns, rows, tensor_type, |random, _| random.code())?;
-        self.vector(format!("{name}.scale"), 1, |_| scale)
     }
 
     fn matrix(
@@ -121,18 +95,6 @@ impl Tensors<'_> {
         tensor_type: TensorType,
         deviation_of_row: impl Fn(u32) -> f32 + Send + Sync + 'static,
     ) -> Result<(), SynthError> {
-        self.weights(name, columns, rows, tensor_type, move |random, row| deviation_of_row(row) * random.normal())
-    }
-
-    /// A matrix whose weights `draw` gives, called with the number of the row.
-    fn weights(
-        &mut self,
-        name: &str,
-        columns: u32,
-        rows: u32,
-        tensor_type: TensorType,
-        draw: impl Fn(&mut Random, u32) -> f32 + Send + Sync + 'static,
-    ) -> Result<(), SynthError> {
         let encode = quantize::encoder(tensor_type).ok_or(SynthError::TensorType(tensor_type))?;
         let name = format!("{name}.weight");
         let random = Random::new(self.seed, &name);
@@ -142,7 +104,8 @@ impl Tensors<'_> {
             let mut weights = vec![0.0; columns as usize];
             let mut bytes = Vec::new();
             for row in 0..rows {
-                weights.fill_with(|| draw(&mut random, row));
+                let deviation = deviation_of_row(row);
+                weights.fill_with(|| deviation * random.normal());
                 bytes.clear();
                 encode(&weights, &mut bytes);
                 output.write_all(&bytes)?;

@@ -180,15 +180,14 @@ mod tests {
 
     #[test]
     fn what_the_library_packs_is_read_back() {
-        let codes: Vec<i8> = (0..768_u32).map(|index| (index * index * 7919 % 2003 % 3) as i8 - 1).collect();
+        let stored: Vec<u8> = (0..768_u32).map(|index| (index * index * 7919 % 2003 % 3) as u8).collect();
+        let codes: Vec<i8> = stored.iter().map(|code| code.cast_signed() - 1).collect();
         for tensor_type in [TensorType::TQ1_0, TensorType::TQ2_0, TensorType::Q2_0] {
-            let pack = crate::gguf::ternary::packer(tensor_type).unwrap();
             let mut bytes = Vec::new();
-            let blocks = codes.chunks_exact(tensor_type.block_elements() as usize);
-            blocks.for_each(|block| pack(block, f16::from_f32(0.25), &mut bytes));
+            crate::gguf::ternary::blocks::packer(tensor_type).unwrap()(&stored, &mut bytes);
             let row = read(tensor_type, &bytes);
             assert_eq!(row.codes, codes, "{tensor_type}");
-            assert!(row.scales.iter().all(|&scale| scale == 0.25), "{tensor_type}");
+            assert!(row.scales.iter().all(|&scale| scale == 1.0), "{tensor_type}");
         }
     }
 

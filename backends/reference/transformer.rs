@@ -235,6 +235,8 @@ impl<'a> Reader<'a> {
 
 #[cfg(all(test, feature = "synth"))]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
+
     use super::*;
     use crate::gguf::synth::SyntheticModel;
 

@@ -33,7 +33,9 @@ impl Subject {
 
     /// Whether the backend knows the model's architecture.
     pub(crate) fn runs(&self, model: Model) -> bool {
-        let profile = request(&self.models.path(model)).profile;
+        let file = open_file(&self.models.path(model));
+        let request = request(&file);
+        let profile = request.profile();
         let score = self.backend.score(&self.device, &self.hardware, &profile);
         !matches!(score, Err(Ineligible::Architecture(_)))
     }

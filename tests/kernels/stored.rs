@@ -4,31 +4,31 @@ use gguf_loader::gguf::TensorType;
 use half::f16;
 
 /// A linear congruential generator (Knuth's MMIX): the same numbers everywhere.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub fn below(&mut self, bound: u32) -> u32 {
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 33) % u64::from(bound)) as u32
     }
 }
 
 /// Codes (the weight plus one), and a scale for each block.
-pub struct Weights {
-    pub tensor_type: TensorType,
-    pub rows: usize,
-    pub columns: usize,
+pub(crate) struct Weights {
+    pub(crate) tensor_type: TensorType,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
     codes: Vec<u8>,
     scales: Vec<f32>,
 }
 
 impl Weights {
     /// Random codes; random powers of two for scales, one for all unless `scale_of_block`.
-    pub fn random(
+    pub(crate) fn random(
         tensor_type: TensorType,
         rows: usize,
         columns: usize,
@@ -46,13 +46,13 @@ impl Weights {
     }
 
     /// The same code everywhere, with scale 1.
-    pub fn of_code(tensor_type: TensorType, rows: usize, columns: usize, code: u8) -> Self {
+    pub(crate) fn of_code(tensor_type: TensorType, rows: usize, columns: usize, code: u8) -> Self {
         let blocks = rows * columns / tensor_type.block_elements() as usize;
         Self { tensor_type, rows, columns, codes: vec![code; rows * columns], scales: vec![1.0; blocks] }
     }
 
     /// The products with `input`, exactly.
-    pub fn times(&self, input: &[f32]) -> Vec<f64> {
+    pub(crate) fn times(&self, input: &[f32]) -> Vec<f64> {
         let block = self.tensor_type.block_elements() as usize;
         let of_block = |(codes, (inputs, &scale)): (&[u8], (&[f32], &f32))| {
             let sum: i64 = codes.iter().zip(inputs).map(|(&code, &x)| (i64::from(code) - 1) * x as i64).sum();
@@ -64,7 +64,7 @@ impl Weights {
     }
 
     /// As a GGUF file stores them.
-    pub fn stored(&self) -> Vec<u8> {
+    pub(crate) fn stored(&self) -> Vec<u8> {
         let block = self.tensor_type.block_elements() as usize;
         let mut bytes = Vec::new();
         for (codes, &scale) in self.codes.chunks(block).zip(&self.scales) {

@@ -10,6 +10,7 @@
 //! # Ok::<(), gguf_loader::gguf::synth::SynthError>(())
 //! ```
 
+mod bitnet;
 pub(crate) mod quantize;
 mod random;
 mod vocabulary;
@@ -17,6 +18,7 @@ mod weights;
 
 use std::path::Path;
 
+pub use bitnet::{BitNetShape, SyntheticBitNet};
 pub use vocabulary::Tokenizer;
 
 use super::{TensorType, Value, WriteError, Writer};

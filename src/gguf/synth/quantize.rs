@@ -5,7 +5,7 @@
 
 use half::{bf16, f16};
 
-use crate::gguf::{TensorType, ternary};
+use crate::gguf::{TensorType, quantize::q8_0_block, ternary::blocks};
 
 /// Appends the blocks of a row.
 pub(crate) type Encoder = fn(&[f32], &mut Vec<u8>);
@@ -35,13 +35,6 @@ pub(crate) fn encoder(tensor_type: TensorType) -> Option<Encoder> {
 
 fn each_block<const ELEMENTS: usize>(row: &[f32], bytes: &mut Vec<u8>, encode: fn(&[f32; ELEMENTS], &mut Vec<u8>)) {
     row.as_chunks().0.iter().for_each(|block| encode(block, bytes));
-}
-
-fn q8_0_block(block: &[f32; 32], bytes: &mut Vec<u8>) {
-    let largest = block.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
-    let d = largest / 127.0;
-    push_f16(bytes, d);
-    bytes.extend(block.iter().map(|value| ((value * inverse(d)).round() as i8).cast_unsigned()));
 }
 
 fn q4_0_block(block: &[f32; 32], bytes: &mut Vec<u8>) {
@@ -149,11 +142,15 @@ fn q6_k_block(block: &[f32; 256], bytes: &mut Vec<u8>) {
 
 /// The largest magnitude of a block is its scale: a row of -1, 0 and 1 is stored without loss, with scales of 1.
 fn ternary_row(row: &[f32], tensor_type: TensorType, bytes: &mut Vec<u8>) {
-    let Some(pack) = ternary::packer(tensor_type) else { return };
+    let Some(pack) = blocks::packer(tensor_type) else { return };
     for block in row.chunks_exact(tensor_type.block_elements() as usize) {
         let d = farthest_from_zero(block).abs();
-        let codes: Vec<i8> = block.iter().map(|value| (value * inverse(d)).round() as i8).collect();
-        pack(&codes, f16::from_f32(d), bytes);
+        let codes: Vec<u8> = block.iter().map(|value| ((value * inverse(d)).round() + 1.0) as u8).collect();
+        let start = bytes.len();
+        pack(&codes, bytes);
+        // The packed scale is 1: Q2_0 begins with it, the others end with it.
+        let scale = if tensor_type == TensorType::Q2_0 { start } else { bytes.len() - 2 };
+        bytes[scale..scale + 2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
     }
 }
 

@@ -165,6 +165,30 @@ const FULL_ROTATION: &[&str] = &[
     "xverse",
 ];
 
+/// Architectures whose graph rotates nothing.
+const NO_ROTATION: &[&str] = &[
+    "arwkv7",
+    "bert",
+    "bloom",
+    "gpt2",
+    "jais",
+    "jamba",
+    "jina-bert-v2",
+    "mamba",
+    "mamba2",
+    "mpt",
+    "nemotron_h",
+    "nemotron_h_moe",
+    "refact",
+    "rwkv6",
+    "rwkv6qwen2",
+    "rwkv7",
+    "starcoder",
+    "t5",
+    "t5encoder",
+    "wavtokenizer-dec",
+];
+
 /// Checks what the graph of this architecture asserts.
 pub(super) fn check(keys: &Keys<'_>) -> Result<(), GgufError> {
     head_sizes(keys)?;
@@ -218,6 +242,12 @@ fn head_sizes(keys: &Keys<'_>) -> Result<(), GgufError> {
         && EQUAL_HEADS.contains(&keys.architecture())
     {
         return Err(keys.wrong("attention.value_length", value, format!("the key length {key}")));
+    }
+    // ggml_compute_forward_rope_flt never ends when it has nothing to rotate.
+    for name in ["rope.dimension_count", "rope.dimension_count_swa"] {
+        if keys.integer(name)? == Some(0) && !NO_ROTATION.contains(&keys.architecture()) {
+            return Err(keys.wrong(name, 0, "above 0"));
+        }
     }
     if let (Some(key), Some(rotated)) = (key, keys.integer("rope.dimension_count")?)
         && key != rotated

@@ -1,0 +1,7 @@
+//! Small models of the architectures that are used most, sound and damaged, on llama.cpp.
+#![cfg(all(feature = "cpu", feature = "synth", unix))]
+
+mod damage;
+mod file;
+mod hostile;
+mod models;

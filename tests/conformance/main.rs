@@ -22,6 +22,7 @@ mod recorded;
 mod refusals;
 mod sequences;
 mod subject;
+mod trained;
 mod vocabulary;
 
 use std::{process::ExitCode, sync::Arc};
@@ -90,7 +91,7 @@ fn main() -> ExitCode {
 }
 
 /// Checks that need something, and what is missing of it.
-fn conditional(subject: &Subject) -> [(&'static [Check], Option<&'static str>); 6] {
+fn conditional(subject: &Subject) -> [(&'static [Check], Option<&'static str>); 8] {
     let file = open_file(&subject.models.path(Model::BytePairVocabulary));
     let tokenises = subject.backend.vocabulary(&request(&file)).is_some();
     // That the reference agrees with itself would say nothing; `recorded` is what it is held against.
@@ -107,6 +108,8 @@ fn conditional(subject: &Subject) -> [(&'static [Check], Option<&'static str>); 
         (bitnet::CHECKS, bitnet),
         (bitnet::b158::CHECKS, bitnet.or(b158)),
         (bitnet::agreement::CHECKS, b158.or(reference)),
+        (trained::CHECKS, b158),
+        (trained::tokens::CHECKS, (!tokenises).then_some("it cannot tokenise")),
         (vocabulary::CHECKS, (!tokenises).then_some("it cannot tokenise")),
         (agreement::CHECKS, reference),
         (real_model::CHECKS, real_model::path().is_none().then_some("GGUF_LOADER_TEST_MODEL names no file")),

@@ -1,12 +1,21 @@
 //! The models of the suite: synthetic, written once into a folder of their own.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
-use gguf_loader::gguf::{
-    TensorType,
-    synth::{OptionalTensors, Output, SynthError, SyntheticBitNet, SyntheticModel, Tokenizer},
+use gguf_loader::{
+    gguf::{
+        TensorType,
+        synth::{OptionalTensors, Output, SynthError, SyntheticBitNet, SyntheticModel, Tokenizer},
+    },
+    import::{ImportOptions, Layout, import},
+};
 };
 use tempfile::TempDir;
+
+use crate::trained::fixture;
 
 /// The element types in which results are compared. All are written from the same random numbers.
 pub(crate) const TYPES: &[TensorType] = &[
@@ -46,6 +55,9 @@ pub(crate) enum Model {
     /// Keys only, with a BPE tokenizer.
     BytePairVocabulary,
 }
+
+/// The name of the trained model in the folder.
+const TRAINED: &str = "trained.gguf";
 
 /// What most checks run: quantised, as models are.
 pub(crate) const USUAL: Model = Model::Tiny(TensorType::Q8_0);
@@ -112,11 +124,19 @@ impl Models {
         for model in models {
             model.write(&folder.path().join(model.file_name())).expect("a model of the suite");
         }
+        let (trained, imported) = (fixture("scribe.gguf"), folder.path().join(TRAINED));
+        import(&trained, &imported, &ImportOptions::default().with_layout(Layout::X86), |_| ControlFlow::Continue(()))
+            .unwrap_or_else(|error| panic!("{} was not imported: {error}", trained.display()));
         Self(folder)
     }
 
     pub(crate) fn path(&self, model: Model) -> PathBuf {
         self.0.path().join(model.file_name())
+    }
+
+    /// The trained ternary model, in a form that backends load.
+    pub(crate) fn trained(&self) -> PathBuf {
+        self.0.path().join(TRAINED)
     }
 
     /// A copy that nobody else has opened.

@@ -36,7 +36,7 @@ impl Subject {
         let file = open_file(&self.models.path(model));
         let request = request(&file);
         let profile = request.profile();
-        let score = self.backend.score(&self.device, &self.hardware, &profile);
+        let score = self.backend.score(&self.device, &self.hardware, profile);
         !matches!(score, Err(Ineligible::Architecture(_)))
     }
 

@@ -8,7 +8,6 @@ namespace ternary {
 struct Lanes {
     static constexpr int COUNT = 8;
     static constexpr int GROUPS = 2;
-    static constexpr int TILE = 4;
     static constexpr size_t CACHE = 128 * 1024;
 
     using Bytes = __m256i;
@@ -30,6 +29,7 @@ struct Lanes {
 #if defined(__AVXVNNI__)
     static constexpr int limit(int weight) { return INT32_MAX / (weight * 127 * 4); }
     static constexpr bool WIDE = true;
+    static constexpr int TILE = 4;
     static GL_INLINE Partial multiply_add(Partial sum, Bytes weights, Bytes activations) {
         return _mm256_dpbusd_avx_epi32(sum, weights, activations);
     }
@@ -37,6 +37,7 @@ struct Lanes {
 #else
     static constexpr int limit(int weight) { return INT16_MAX / (weight * 127 * 2); }
     static constexpr bool WIDE = false;
+    static constexpr int TILE = 2;
     static GL_INLINE Partial multiply_add(Partial sum, Bytes weights, Bytes activations) {
         return _mm256_add_epi16(sum, _mm256_maddubs_epi16(weights, activations));
     }

@@ -8,7 +8,6 @@ namespace ternary {
 struct Lanes {
     static constexpr int COUNT = 16;
     static constexpr int GROUPS = 4;
-    static constexpr int TILE = 6;
     static constexpr size_t CACHE = 512 * 1024;
 
     using Bytes = __m512i;
@@ -28,6 +27,7 @@ struct Lanes {
 #if defined(__AVX512VNNI__)
     static constexpr int limit(int weight) { return INT32_MAX / (weight * 127 * 4); }
     static constexpr bool WIDE = true;
+    static constexpr int TILE = 4; // with 5 and 6 gcc 12 spills
     static GL_INLINE Partial multiply_add(Partial sum, Bytes weights, Bytes activations) {
         return _mm512_dpbusd_epi32(sum, weights, activations);
     }
@@ -35,6 +35,7 @@ struct Lanes {
 #else
     static constexpr int limit(int weight) { return INT16_MAX / (weight * 127 * 2); }
     static constexpr bool WIDE = false;
+    static constexpr int TILE = 3;
     static GL_INLINE Partial multiply_add(Partial sum, Bytes weights, Bytes activations) {
         return _mm512_add_epi16(sum, _mm512_maddubs_epi16(weights, activations));
     }

@@ -6,7 +6,7 @@ use std::{env, fs, path::PathBuf};
 /// The function of the tier that turns the kernels on.
 pub(crate) const ENTRY: &str = "gguf_loader_ternary";
 
-const KERNELS: &str = "backends/bitnet/kernels";
+pub(crate) const KERNELS: &str = "backends/bitnet/kernels";
 
 /// Whether the cargo feature is on.
 pub(crate) fn is_on() -> bool {
@@ -15,7 +15,6 @@ pub(crate) fn is_on() -> bool {
 
 /// The files to compile with a tier.
 pub(crate) fn sources() -> Vec<PathBuf> {
-    println!("cargo:rerun-if-changed={KERNELS}");
     if is_on() { vec![PathBuf::from(KERNELS).join("buffer.cpp")] } else { Vec::new() }
 }
 

@@ -54,6 +54,7 @@ fn architecture_sources(arch: &str) -> &'static [&'static str] {
 pub(crate) fn build(source: &Source) {
     println!("cargo:rerun-if-changed=backends/cpu/build.rs");
     println!("cargo:rerun-if-changed=backends/cpu/tiers.rs");
+    println!("cargo:rerun-if-changed={}", bitnet::KERNELS);
     println!("cargo:rerun-if-env-changed=GGUF_LOADER_STRICT_BUILD");
     println!("cargo:rerun-if-env-changed=GGUF_LOADER_SINGLE_TIER");
     rerun_when_the_compiler_changes();

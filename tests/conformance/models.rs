@@ -12,7 +12,6 @@ use gguf_loader::{
     },
     import::{ImportOptions, Layout, import},
 };
-};
 use tempfile::TempDir;
 
 use crate::trained::fixture;

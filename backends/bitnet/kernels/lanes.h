@@ -26,6 +26,13 @@
 #define GL_UNROLL
 #endif
 
+// Keeps a compiler from adding the products of several steps to each other first: it takes more registers than there are.
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#define GL_IN_ORDER(sum) __asm__("" : "+v"(sum))
+#else
+#define GL_IN_ORDER(sum)
+#endif
+
 #if defined(__GNUC__)
 #define GL_INLINE inline __attribute__((always_inline))
 #define GL_INLINE_LAMBDA __attribute__((always_inline))

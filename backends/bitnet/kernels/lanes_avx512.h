@@ -35,9 +35,11 @@ struct Lanes {
 #else
     static constexpr int limit(int weight) { return INT16_MAX / (weight * 127 * 2); }
     static constexpr bool WIDE = false;
-    static constexpr int TILE = 3;
+    static constexpr int TILE = 5;
     static GL_INLINE Partial multiply_add(Partial sum, Bytes weights, Bytes activations) {
-        return _mm512_add_epi16(sum, _mm512_maddubs_epi16(weights, activations));
+        sum = _mm512_add_epi16(sum, _mm512_maddubs_epi16(weights, activations));
+        GL_IN_ORDER(sum);
+        return sum;
     }
     static GL_INLINE Ints sum(Partial partial) { return _mm512_madd_epi16(partial, _mm512_set1_epi16(1)); }
 #endif

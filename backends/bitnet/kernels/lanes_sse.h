@@ -32,7 +32,9 @@ struct Lanes {
     using Partial = __m128i;
     static GL_INLINE Partial zero() { return _mm_setzero_si128(); }
     static GL_INLINE Partial multiply_add(Partial sum, Bytes weights, Bytes activations) {
-        return _mm_add_epi16(sum, _mm_maddubs_epi16(weights, activations));
+        sum = _mm_add_epi16(sum, _mm_maddubs_epi16(weights, activations));
+        GL_IN_ORDER(sum);
+        return sum;
     }
     static GL_INLINE Ints sum(Partial partial) { return _mm_madd_epi16(partial, _mm_set1_epi16(1)); }
 #else

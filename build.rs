@@ -1,6 +1,8 @@
 //! Builds the native parts of the compiled-in backends. Each backend's folder has its own `build.rs`; this one only
 //! asks the features which of them to run.
 
+#[path = "backends/bitnet/build.rs"]
+mod bitnet;
 #[path = "backends/cpu/build.rs"]
 mod cpu;
 #[path = "backends/ggml/build.rs"]

@@ -10,7 +10,10 @@ use std::{
 
 use etcetera::BaseStrategy;
 
-use crate::select::{Calibrate, ChooseOptions, Policy};
+use crate::{
+    import::Cache,
+    select::{Calibrate, ChooseOptions, Policy},
+};
 
 /// An environment variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -43,7 +46,9 @@ knobs! {
     THREADS, "GGUF_LOADER_THREADS", "a whole number above 0", "the physical cores that the process may use",
         "compute threads of a context";
     CACHE, "GGUF_LOADER_CACHE", "a folder", "gguf-loader in the user's cache folder",
-        "where downloads and calibrations are kept";
+        "where downloads, calibrations and imported models are kept";
+    IMPORT_BUDGET, "GGUF_LOADER_IMPORT_BUDGET", "bytes, with K, M, G or T for powers of 1024", "20G",
+        "what all imported models together may take in the cache; those not used for longest go first";
     CALIBRATE, "GGUF_LOADER_CALIBRATE", "0, 1 or refresh", "0",
         "whether backends are measured before one is chosen";
     LOG, "GGUF_LOADER_LOG", "a level or a tracing filter", "warn",
@@ -130,6 +135,17 @@ impl Knobs {
         })
     }
 
+    /// Where imported models are kept: a folder of its own in [`CACHE`], limited to [`IMPORT_BUDGET`]. `None` without a
+    /// folder.
+    ///
+    /// # Errors
+    ///
+    /// [`KnobError`].
+    pub fn imports(&self) -> Result<Option<Cache>, KnobError> {
+        let budget = self.parse::<Bytes>(&IMPORT_BUDGET)?.map_or(Cache::DEFAULT_BUDGET, |Bytes(bytes)| bytes);
+        Ok(self.cache().map(|folder| Cache::new(folder.join("imports")).with_budget(budget)))
+    }
+
     fn text(&self, knob: &Knob) -> Result<Option<&str>, KnobError> {
         let Some(value) = self.values.get(knob.name) else { return Ok(None) };
         let not_unicode = || KnobError::NotUnicode { name: knob.name, value: value.to_string_lossy().into_owned() };
@@ -144,6 +160,30 @@ impl Knobs {
             allowed: knob.allowed,
             source: Box::new(source),
         })
+    }
+}
+
+/// A number of bytes as people write it: `20G`, `512M`, `4096`.
+struct Bytes(u64);
+
+/// The text is no number of bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("not a whole number with an optional K, M, G or T, below 2^64")]
+struct NotBytes;
+
+impl FromStr for Bytes {
+    type Err = NotBytes;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (number, shift) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
+            Some(b'K') => (&text[..text.len() - 1], 10),
+            Some(b'M') => (&text[..text.len() - 1], 20),
+            Some(b'G') => (&text[..text.len() - 1], 30),
+            Some(b'T') => (&text[..text.len() - 1], 40),
+            _ => (text, 0),
+        };
+        let number: u64 = number.parse().map_err(|_| NotBytes)?;
+        number.checked_mul(1 << shift).map(Self).ok_or(NotBytes)
     }
 }
 
@@ -208,6 +248,18 @@ mod tests {
         assert_eq!(options.cache, Some("some/folder".into()));
         assert_eq!(knobs.threads().unwrap(), NonZeroU32::new(3));
         assert_eq!(knobs.log().unwrap(), "gguf_loader=debug");
+        assert_eq!(knobs.imports().unwrap(), Some(Cache::new("some/folder/imports")));
+    }
+
+    #[test]
+    fn budget_of_imports_takes_units() {
+        let with = |value| knobs(&[("GGUF_LOADER_CACHE", "c"), ("GGUF_LOADER_IMPORT_BUDGET", value)]).imports();
+        for (value, bytes) in [("4096", 4096), ("3k", 3072), ("512M", 512 << 20), ("2G", 2 << 30), ("1T", 1 << 40)] {
+            assert_eq!(with(value).unwrap(), Some(Cache::new("c/imports").with_budget(bytes)), "{value}");
+        }
+        for value in ["G", "-1", "1.5G", "1GB", "16777216T", "ü"] {
+            assert!(with(value).is_err(), "{value}");
+        }
     }
 
     #[test]
@@ -242,6 +294,7 @@ mod tests {
     #[test]
     fn the_printed_defaults_are_the_real_ones() {
         assert_eq!(BACKEND.default, Policy::default().to_string());
+        assert_eq!(IMPORT_BUDGET.default.parse::<Bytes>().unwrap().0, Cache::DEFAULT_BUDGET);
         assert_eq!(CALIBRATE.default, Calibrate::default().to_string());
     }
 }

@@ -53,9 +53,11 @@
 pub mod backend;
 pub mod benchmark;
 pub mod context;
+pub mod convert;
 pub mod generation;
 pub mod gguf;
 pub mod hardware;
+pub mod import;
 pub mod knobs;
 pub mod model;
 pub mod perplexity;

@@ -12,6 +12,7 @@ use crate::{
     context::Context,
     gguf::{Gguf, GgufError},
     hardware::Hardware,
+    import::{self, Cache, CacheError, ImportError, ImportOptions, Imported},
     knobs::{KnobError, Knobs},
     select::{ChooseError, ChooseOptions, Selection, choose},
     tokenizer::{Tokenizer, TokenizerError},
@@ -27,6 +28,8 @@ pub struct Model {
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
+    /// Keeps the imported file where it is.
+    imported: Option<Imported>,
     profile: ModelProfile,
     selection: Selection,
     weights: Arc<dyn BackendModel>,
@@ -41,6 +44,10 @@ pub struct LoadOptions {
     pub choose: Option<ChooseOptions>,
     /// How the weights reach memory.
     pub mapping: Mapping,
+    /// How to import a file that no engine reads as it is: I2_S.
+    pub import: ImportOptions,
+    /// Where imported models are kept; `None` asks the environment.
+    pub imports: Option<Cache>,
 }
 
 impl LoadOptions {
@@ -55,10 +62,35 @@ impl LoadOptions {
         self.mapping = mapping;
         self
     }
+
+    /// Sets how to import a file that no engine reads as it is.
+    pub fn with_import(mut self, import: ImportOptions) -> Self {
+        self.import = import;
+        self
+    }
+
+    /// Sets where imported models are kept, whatever the environment says.
+    pub fn with_imports(mut self, imports: Cache) -> Self {
+        self.imports = Some(imports);
+        self
+    }
+}
+
+impl LoadOptions {
+    fn import(&self, gguf: &Gguf, progress: impl FnMut(f32) -> ControlFlow<()>) -> Result<Imported, LoadError> {
+        let cache = match &self.imports {
+            Some(cache) => cache.clone(),
+            None => Knobs::from_environment().imports()?.ok_or(ImportError::Cache(CacheError::NoFolder))?,
+        };
+        Ok(cache.import(gguf, &self.import, progress)?)
+    }
 }
 
 impl Model {
     /// Loads `path`, or the split file that starts with it, on the fastest backend.
+    ///
+    /// A BitNet file with I2_S matrices is imported first, into the cache, and found there the next time: see
+    /// [`import`].
     ///
     /// # Errors
     ///
@@ -68,7 +100,7 @@ impl Model {
     }
 
     /// Like [`load`](Self::load), with options. `progress` gets the fraction done, from 0 to 1; when it breaks, the load
-    /// ends with [`backend::LoadError::Cancelled`] and nothing stays allocated.
+    /// ends with [`backend::LoadError::Cancelled`] (or [`ImportError::Cancelled`]) and nothing stays allocated.
     ///
     /// # Errors
     ///
@@ -78,8 +110,19 @@ impl Model {
         options: &LoadOptions,
         mut progress: impl FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self, LoadError> {
+        /// Share of the progress that an import takes.
+        const IMPORT: f32 = 0.9;
         let path = path.as_ref();
-        let file = Gguf::open(path)?;
+        let mut file = Gguf::open(path)?;
+        let imported = match import::is_needed(&file) {
+            true => Some(options.import(&file, |fraction| progress(IMPORT * fraction))?),
+            false => None,
+        };
+        let start = if imported.is_some() { IMPORT } else { 0.0 };
+        let mut progress = |fraction: f32| progress(start + (1.0 - start) * fraction);
+        if let Some(imported) = &imported {
+            file = Gguf::open(imported.path())?;
+        }
         let request = LoadRequest::new(&file)?.with_mapping(options.mapping);
         let choose_options = match &options.choose {
             Some(options) => options.clone(),
@@ -92,12 +135,17 @@ impl Model {
             None => Tokenizer::of_request(&request),
         };
         let (path, profile) = (path.to_owned(), request.profile().clone());
-        Ok(Self { inner: Arc::new(Inner { path, profile, selection, weights, tokenizer }) })
+        Ok(Self { inner: Arc::new(Inner { path, imported, profile, selection, weights, tokenizer }) })
     }
 
-    /// The file.
+    /// The file that was asked for.
     pub fn path(&self) -> &Path {
         &self.inner.path
+    }
+
+    /// What was made of that file to run it; `None` when it runs as it is.
+    pub fn imported(&self) -> Option<&Imported> {
+        self.inner.imported.as_ref()
     }
 
     /// The id of the backend that runs the model.
@@ -147,6 +195,9 @@ pub enum LoadError {
     /// The file is not a GGUF model that can be loaded safely.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// The file could not be brought into a form that engines run.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// An environment variable makes no sense.
     #[error(transparent)]
     Knob(#[from] KnobError),

@@ -1,11 +1,13 @@
 //! Text to tokens and back.
 #![forbid(unsafe_code)]
 
-use std::{path::Path, sync::Arc};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use crate::{
     backend::{self, LoadRequest, SpecialTokens, Token, TokenizeOptions, Vocabulary, VocabularyError},
     gguf::{Gguf, GgufError},
+    import::{self, CacheError, ImportError, ImportOptions},
+    knobs::{KnobError, Knobs},
     select::{Registry, RegistryError},
 };
 
@@ -22,11 +24,20 @@ impl Tokenizer {
 
     /// Loads the tokenizer of a file, without its weights. Files that hold only a vocabulary will do.
     ///
+    /// No engine opens a file with I2_S matrices: it is [imported](crate::import) first, as [`Model`](crate::Model) does.
+    ///
     /// # Errors
     ///
     /// [`TokenizerError`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self, TokenizerError> {
+        let path = path.as_ref();
         let file = Gguf::open(path)?;
+        if !import::is_needed(&file) {
+            return Self::of_request(&LoadRequest::new(&file)?);
+        }
+        let cache = Knobs::from_environment().imports()?.ok_or(ImportError::Cache(CacheError::NoFolder))?;
+        let imported = cache.import(&file, &ImportOptions::default(), |_| ControlFlow::Continue(()))?;
+        let file = Gguf::open(imported.path())?;
         Self::of_request(&LoadRequest::new(&file)?)
     }
 
@@ -87,6 +98,12 @@ pub enum TokenizerError {
     /// The file is not a GGUF model that can be loaded safely.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// The file could not be brought into a form that engines open.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// An environment variable makes no sense.
+    #[error(transparent)]
+    Knob(#[from] KnobError),
     /// The program was put together wrongly.
     #[error(transparent)]
     Registry(#[from] RegistryError),

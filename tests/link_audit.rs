@@ -119,9 +119,10 @@ fn a_tier_has_no_instruction_that_it_does_not_require() {
     }
 }
 
-/// Crates that choose an instruction set at run time themselves, through `is_x86_feature_detected!`, which asks XGETBV too:
-/// memchr and aho-corasick (filters of the log), half (conversions of the reference backend).
-const DETECT_AT_RUN_TIME: &[&str] = &["memchr", "aho_corasick", "half"];
+/// Crates that choose an instruction set at run time themselves, through `is_x86_feature_detected!` or the crate
+/// cpufeatures, which ask XGETBV too: memchr and aho-corasick (filters of the log), half (conversions of floats), blake3
+/// (digests of imported models).
+const DETECT_AT_RUN_TIME: &[&str] = &["memchr", "aho_corasick", "half", "blake3"];
 
 #[test]
 fn vector_instructions_of_the_binary_stand_only_in_tiers_and_in_crates_that_detect_by_themselves() {

@@ -17,6 +17,7 @@ use std::{
 use object::{Object, ObjectComdat, ObjectSymbol, SymbolKind};
 
 use crate::{
+    bitnet,
     ggml::Source,
     tiers::{TIERS, Tier},
 };
@@ -136,8 +137,9 @@ fn build_floor_alone(source: &Source, floor: &'static Tier) -> &'static Tier {
     let message = "symbols cannot be renamed for this target: only the baseline CPU tier is built";
     assert!(!strict(), "{message}; GGUF_LOADER_STRICT_BUILD=1 makes this an error");
     println!("cargo:warning={message}");
-    let entry = format!("-Dggml_backend_cpu_reg=ggml_backend_cpu_reg__{}", symbol_suffix(floor));
-    let objects = compile(source, floor, &[&entry]);
+    let suffix = symbol_suffix(floor);
+    let entries = ["ggml_backend_cpu_reg", bitnet::ENTRY].map(|entry| format!("-D{entry}={entry}__{suffix}"));
+    let objects = compile(source, floor, &entries.each_ref().map(String::as_str));
     archive(floor, &objects);
     floor
 }
@@ -160,7 +162,7 @@ impl Stamp {
             source.ggml(),
             tier.defines.join(" "),
             include_str!("build.rs"),
-        );
+        ) + &bitnet::fingerprint();
         Self { path: tier_dir(tier).join("stamp"), text }
     }
 
@@ -222,7 +224,7 @@ fn compile(source: &Source, tier: &Tier, flags: &[&str]) -> Vec<PathBuf> {
     // Objects of an earlier run carry renamed symbols already.
     let _ = fs::remove_dir_all(&out_dir);
     fs::create_dir_all(&out_dir).expect("OUT_DIR is writable");
-    let files = || SOURCES.iter().chain(architecture_sources(&arch)).copied();
+    let files = || SOURCES.iter().chain(architecture_sources(&arch)).map(|file| folder.join(file));
     let mut objects = Vec::new();
     for cpp in [false, true] {
         let mut build = compiler(tier, cpp);
@@ -234,7 +236,8 @@ fn compile(source: &Source, tier: &Tier, flags: &[&str]) -> Vec<PathBuf> {
         for flag in flags {
             build.flag(flag);
         }
-        build.files(files().filter(|file| file.ends_with(".cpp") == cpp).map(|file| folder.join(file)));
+        let sources = files().chain(bitnet::sources());
+        build.files(sources.filter(|file| file.extension().is_some_and(|extension| extension == "cpp") == cpp));
         objects.extend(build.compile_intermediates());
     }
     objects
@@ -272,7 +275,8 @@ fn write_registrations(built: &[&Tier]) {
     let mut text = String::from("// One line for each tier that build.rs built.\n");
     for tier in built {
         let suffix = symbol_suffix(tier);
-        text += &format!("register_tier!(\"{}\", ggml_backend_cpu_reg__{suffix});\n", tier.id);
+        let ternary = if bitnet::is_on() { format!(", {}__{suffix}", bitnet::ENTRY) } else { String::new() };
+        text += &format!("register_tier!(\"{}\", ggml_backend_cpu_reg__{suffix}{ternary});\n", tier.id);
         println!("cargo:rustc-link-search=native={}", tier_dir(tier).display());
         println!("cargo:rustc-link-lib=static={}", library(tier));
     }

@@ -5,15 +5,16 @@
 
 mod tiers;
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc, time::Duration};
 
-use tiers::{TIERS, Tier};
+use tiers::TIERS;
+pub(super) use tiers::Tier;
 
-use super::ggml::{self, CpuRegistration, LlamaModel};
+use super::ggml::{self, CpuRegistration, LlamaModel, LlamaProduct};
 use crate::{
     backend::{
-        Backend, BackendModel, Device, DeviceKind, Ineligible, LoadError, LoadRequest, ModelProfile, Rates, Score,
-        Unavailable, Vocabulary, roofline,
+        Backend, BackendModel, Device, DeviceKind, Ineligible, LoadError, LoadRequest, Matrix, ModelProfile, Product,
+        ProductError, Rates, Score, Unavailable, Vocabulary, roofline,
     },
     hardware::Hardware,
 };
@@ -26,14 +27,54 @@ struct CpuBackend {
     registration: CpuRegistration,
 }
 
-impl CpuBackend {
+impl Tier {
     /// The one check that stands between a tier's code and a CPU that does not know it.
-    fn require(&self, hardware: &Hardware) -> Result<(), Unavailable> {
-        let missing = hardware.cpu.features.missing(self.tier.requires);
+    pub(super) fn require(&self, hardware: &Hardware) -> Result<(), Unavailable> {
+        let missing = hardware.cpu.features.missing(self.requires);
         if missing.is_empty() {
             return Ok(());
         }
         Err(Unavailable::MissingCpuFeatures(missing.into_iter().map(str::to_owned).collect()))
+    }
+
+    /// What the tier does on all cores that a context uses by default.
+    ///
+    /// The table has multiply-adds a cycle and core; clock and bandwidth of a machine that nobody measured are assumed. All
+    /// tiers of a machine share the assumption, so it cannot change their order.
+    pub(super) fn predicted_rates(&self, hardware: &Hardware) -> Rates {
+        /// Cycles a second.
+        const CLOCK: f64 = 3.0e9;
+        /// Bytes a second that one core reads, and that the memory gives to all of them.
+        const CORE_BANDWIDTH: f64 = 12.0e9;
+        const MEMORY_BANDWIDTH: f64 = 40.0e9;
+        let threads = f64::from(hardware.default_threads().get());
+        let rate = |per_cycle: f64| per_cycle * CLOCK * threads;
+        Rates {
+            quantized: rate(self.rates.quantized),
+            float: rate(self.rates.float),
+            quantized_vector: rate(self.rates.quantized_vector),
+            float_vector: rate(self.rates.float_vector),
+            bandwidth: (CORE_BANDWIDTH * threads).min(MEMORY_BANDWIDTH),
+        }
+    }
+
+    /// What ggml calls the extensions; the full list of requirements is in `tiers.rs` and in a refusal.
+    pub(super) fn extensions(&self) -> String {
+        let name = |define: &&'static str| define.trim_start_matches("GGML_").trim_start_matches("USE_");
+        match self.defines {
+            [] => "the architecture's baseline".to_owned(),
+            defines => defines.iter().map(name).collect::<Vec<_>>().join(" "),
+        }
+    }
+}
+
+/// The CPU, as a device of any of its backends.
+pub(super) fn device(hardware: &Hardware) -> Device {
+    Device {
+        id: "cpu".to_owned(),
+        name: hardware.cpu.brand.clone(),
+        kind: DeviceKind::Cpu,
+        memory: hardware.memory.available,
     }
 }
 
@@ -43,29 +84,19 @@ impl Backend for CpuBackend {
     }
 
     fn summary(&self) -> String {
-        // What ggml calls the extensions; the full list of requirements is in `tiers.rs` and in a refusal.
-        let name = |define: &&'static str| define.trim_start_matches("GGML_").trim_start_matches("USE_");
-        match self.tier.defines {
-            [] => "llama.cpp, the architecture's baseline".to_owned(),
-            defines => format!("llama.cpp, {}", defines.iter().map(name).collect::<Vec<_>>().join(" ")),
-        }
+        format!("llama.cpp, {}", self.tier.extensions())
     }
 
     fn devices(&self, hardware: &Hardware) -> Result<Vec<Device>, Unavailable> {
-        self.require(hardware)?;
-        Ok(vec![Device {
-            id: "cpu".to_owned(),
-            name: hardware.cpu.brand.clone(),
-            kind: DeviceKind::Cpu,
-            memory: hardware.memory.available,
-        }])
+        self.tier.require(hardware)?;
+        Ok(vec![device(hardware)])
     }
 
     fn score(&self, _device: &Device, hardware: &Hardware, model: &ModelProfile) -> Result<Score, Ineligible> {
         if !ggml::knows_architecture(&model.architecture) {
             return Err(Ineligible::Architecture(model.architecture.clone()));
         }
-        Ok(roofline(model, &predicted_rates(self.tier, hardware)))
+        Ok(roofline(model, &self.tier.predicted_rates(hardware)))
     }
 
     fn load(
@@ -75,14 +106,27 @@ impl Backend for CpuBackend {
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Arc<dyn BackendModel>, LoadError> {
         // A safe function must not rely on where the device came from: it may have been made for another machine.
-        self.require(&Hardware::detect())?;
+        self.tier.require(&Hardware::detect())?;
         Ok(Arc::new(LlamaModel::load(self.id, self.registration, request, progress)?))
     }
 
     fn measure(&self, _device: &Device, budget: Duration) -> Option<Rates> {
         let hardware = Hardware::detect();
-        self.require(&hardware).ok()?;
-        ggml::measure(self.registration, hardware.default_threads().get(), budget)
+        self.tier.require(&hardware).ok()?;
+        ggml::measure(self.registration, ggml::QUANTIZED, hardware.default_threads(), budget)
+    }
+
+    fn product(
+        &self,
+        _device: &Device,
+        matrix: Matrix<'_>,
+        threads: NonZeroU32,
+    ) -> Option<Result<Box<dyn Product>, ProductError>> {
+        if let Err(unavailable) = self.tier.require(&Hardware::detect()) {
+            return Some(Err(ProductError::Failed(unavailable.to_string())));
+        }
+        let product = LlamaProduct::new(self.registration, matrix, threads);
+        Some(product.map(|product| Box::new(product) as Box<dyn Product>))
     }
 
     fn vocabulary(&self, request: &LoadRequest<'_>) -> Option<Result<Arc<dyn Vocabulary>, LoadError>> {
@@ -90,29 +134,8 @@ impl Backend for CpuBackend {
     }
 }
 
-/// What the tier does on all cores that a context uses by default.
-///
-/// The table has multiply-adds a cycle and core; clock and bandwidth of a machine that nobody measured are assumed. All
-/// tiers of a machine share the assumption, so it cannot change their order.
-fn predicted_rates(tier: &Tier, hardware: &Hardware) -> Rates {
-    /// Cycles a second.
-    const CLOCK: f64 = 3.0e9;
-    /// Bytes a second that one core reads, and that the memory gives to all of them.
-    const CORE_BANDWIDTH: f64 = 12.0e9;
-    const MEMORY_BANDWIDTH: f64 = 40.0e9;
-    let threads = f64::from(hardware.default_threads().get());
-    let rate = |per_cycle: f64| per_cycle * CLOCK * threads;
-    Rates {
-        quantized: rate(tier.rates.quantized),
-        float: rate(tier.rates.float),
-        quantized_vector: rate(tier.rates.quantized_vector),
-        float_vector: rate(tier.rates.float_vector),
-        bandwidth: (CORE_BANDWIDTH * threads).min(MEMORY_BANDWIDTH),
-    }
-}
-
 /// The row of the table with this id.
-const fn tier(id: &str) -> &'static Tier {
+pub(super) const fn tier(id: &str) -> &'static Tier {
     let mut index = 0;
     while index < TIERS.len() {
         if same(TIERS[index].id.as_bytes(), id.as_bytes()) {
@@ -132,19 +155,29 @@ const fn same(left: &[u8], right: &[u8]) -> bool {
     index == left.len() && index == right.len()
 }
 
-/// Registers the backend of one tier that build.rs built: its name and its renamed `ggml_backend_cpu_reg`.
+/// Registers the backend of one tier that build.rs built: its name and its renamed `ggml_backend_cpu_reg`, and the switch of
+/// the ternary kernels if they were compiled with it.
 macro_rules! register_tier {
     ($id:literal, $function:ident) => {
+        register_tier!($id, $function, None, {});
+    };
+    ($id:literal, $function:ident, $ternary:ident) => {
+        register_tier!($id, $function, Some($ternary), {
+            fn $ternary(accept: bool);
+        });
+    };
+    ($id:literal, $function:ident, $ternary:expr, { $($declaration:item)* }) => {
         const _: () = {
             unsafe extern "C" {
                 fn $function() -> llama_cpp_sys_2::ggml_backend_reg_t;
+                $($declaration)*
             }
             static BACKEND: CpuBackend = CpuBackend {
                 id: concat!("cpu-", $id),
                 tier: tier($id),
                 // SAFETY: build.rs compiled the function for this tier, and `load` and `measure` call it only where
                 // `require` found that the CPU has all of it.
-                registration: unsafe { CpuRegistration::new($function) },
+                registration: unsafe { CpuRegistration::new($function, $ternary) },
             };
             $crate::register_backend!(&BACKEND);
         };

@@ -53,6 +53,10 @@ pub(crate) struct TierRates {
     pub(crate) quantized_vector: f64,
     /// F32, F16 and BF16 weights, one token at a time.
     pub(crate) float_vector: f64,
+    /// Ternary weights with `backends/bitnet/kernels`, many tokens at a time.
+    pub(crate) ternary: f64,
+    /// And one token at a time.
+    pub(crate) ternary_vector: f64,
 }
 
 impl Tier {
@@ -110,7 +114,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: &["-mtune=generic"],
         msvc_flags: Some(&[]),
         defines: &[],
-        rates: TierRates { quantized: 0.45, float: 1.0, quantized_vector: 0.27, float_vector: 0.8 },
+        rates: TierRates {
+            quantized: 0.45,
+            float: 1.0,
+            quantized_vector: 0.27,
+            float_vector: 0.8,
+            ternary: 7.0,
+            ternary_vector: 5.5,
+        },
     },
     // Intel from Nehalem (2008) and Silvermont, AMD from Bulldozer and Jaguar.
     Tier {
@@ -122,7 +133,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: &["-msse4.2", "-mtune=nehalem"],
         msvc_flags: Some(&["/arch:SSE4.2"]),
         defines: &["GGML_SSE42"],
-        rates: TierRates { quantized: 1.2, float: 1.2, quantized_vector: 0.9, float_vector: 0.9 },
+        rates: TierRates {
+            quantized: 1.2,
+            float: 1.2,
+            quantized_vector: 0.9,
+            float_vector: 0.9,
+            ternary: 15.0,
+            ternary_vector: 11.0,
+        },
     },
     Tier {
         id: "sandybridge",
@@ -133,7 +151,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: &["-msse4.2", "-mavx", "-mtune=sandybridge"],
         msvc_flags: Some(&["/arch:AVX"]),
         defines: &["GGML_SSE42", "GGML_AVX"],
-        rates: TierRates { quantized: 2.0, float: 2.4, quantized_vector: 1.2, float_vector: 1.2 },
+        rates: TierRates {
+            quantized: 2.0,
+            float: 2.4,
+            quantized_vector: 1.2,
+            float_vector: 1.2,
+            ternary: 16.0,
+            ternary_vector: 12.0,
+        },
     },
     Tier {
         id: "ivybridge",
@@ -144,7 +169,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: &["-msse4.2", "-mavx", "-mf16c", "-mtune=ivybridge"],
         msvc_flags: None,
         defines: &["GGML_SSE42", "GGML_AVX", "GGML_F16C"],
-        rates: TierRates { quantized: 2.1, float: 3.0, quantized_vector: 1.3, float_vector: 1.5 },
+        rates: TierRates {
+            quantized: 2.1,
+            float: 3.0,
+            quantized_vector: 1.3,
+            float_vector: 1.5,
+            ternary: 16.2,
+            ternary_vector: 12.2,
+        },
     },
     Tier {
         id: "piledriver",
@@ -155,7 +187,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: &["-msse4.2", "-mavx", "-mf16c", "-mfma", "-mtune=bdver2"],
         msvc_flags: None,
         defines: &["GGML_SSE42", "GGML_AVX", "GGML_F16C", "GGML_FMA"],
-        rates: TierRates { quantized: 2.2, float: 3.6, quantized_vector: 1.4, float_vector: 1.8 },
+        rates: TierRates {
+            quantized: 2.2,
+            float: 3.6,
+            quantized_vector: 1.4,
+            float_vector: 1.8,
+            ternary: 16.4,
+            ternary_vector: 12.4,
+        },
     },
     // Intel from Haswell (2013), AMD from Excavator and Zen. MSVC's `/arch:AVX2` may emit BMI1 and LZCNT, so they
     // are required although the other compilers' flags leave them out: every CPU with AVX2 and FMA has them.
@@ -168,7 +207,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: avx2!(flags "-mtune=haswell"),
         msvc_flags: Some(&["/arch:AVX2", "/D__BMI2__"]),
         defines: avx2!(defines),
-        rates: TierRates { quantized: 8.0, float: 7.0, quantized_vector: 3.0, float_vector: 2.5 },
+        rates: TierRates {
+            quantized: 8.0,
+            float: 7.0,
+            quantized_vector: 3.0,
+            float_vector: 2.5,
+            ternary: 33.0,
+            ternary_vector: 20.0,
+        },
     },
     Tier {
         id: "alderlake",
@@ -179,7 +225,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: avx2!(flags "-mavxvnni" "-mtune=alderlake"),
         msvc_flags: Some(&["/arch:AVX2", "/D__BMI2__", "/D__AVXVNNI__"]),
         defines: avx2!(defines "GGML_AVX_VNNI"),
-        rates: TierRates { quantized: 12.0, float: 7.2, quantized_vector: 3.2, float_vector: 2.6 },
+        rates: TierRates {
+            quantized: 12.0,
+            float: 7.2,
+            quantized_vector: 3.2,
+            float_vector: 2.6,
+            ternary: 36.0,
+            ternary_vector: 21.0,
+        },
     },
     Tier {
         id: "skylakex",
@@ -190,7 +243,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: avx512!(flags "-mtune=skylake-avx512"),
         msvc_flags: Some(&["/arch:AVX512", "/D__BMI2__"]),
         defines: avx512!(defines),
-        rates: TierRates { quantized: 13.0, float: 11.0, quantized_vector: 3.4, float_vector: 3.2 },
+        rates: TierRates {
+            quantized: 13.0,
+            float: 11.0,
+            quantized_vector: 3.4,
+            float_vector: 3.2,
+            ternary: 38.0,
+            ternary_vector: 24.0,
+        },
     },
     Tier {
         id: "cannonlake",
@@ -201,7 +261,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: avx512!(flags "-mavx512vbmi" "-mtune=cannonlake"),
         msvc_flags: Some(&["/arch:AVX512", "/D__BMI2__", "/D__AVX512VBMI__"]),
         defines: avx512!(defines "GGML_AVX512_VBMI"),
-        rates: TierRates { quantized: 13.2, float: 11.1, quantized_vector: 3.5, float_vector: 3.3 },
+        rates: TierRates {
+            quantized: 13.2,
+            float: 11.1,
+            quantized_vector: 3.5,
+            float_vector: 3.3,
+            ternary: 38.2,
+            ternary_vector: 24.2,
+        },
     },
     Tier {
         id: "cascadelake",
@@ -212,7 +279,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: avx512!(flags "-mavx512vnni" "-mtune=cascadelake"),
         msvc_flags: Some(&["/arch:AVX512", "/D__BMI2__", "/D__AVX512VNNI__"]),
         defines: avx512!(defines "GGML_AVX512_VNNI"),
-        rates: TierRates { quantized: 20.0, float: 11.2, quantized_vector: 4.0, float_vector: 3.4 },
+        rates: TierRates {
+            quantized: 20.0,
+            float: 11.2,
+            quantized_vector: 4.0,
+            float_vector: 3.4,
+            ternary: 50.0,
+            ternary_vector: 36.0,
+        },
     },
     Tier {
         id: "icelake",
@@ -223,7 +297,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: avx512!(flags "-mavx512vbmi" "-mavx512vnni" "-mtune=icelake-server"),
         msvc_flags: Some(&["/arch:AVX512", "/D__BMI2__", "/D__AVX512VBMI__", "/D__AVX512VNNI__"]),
         defines: avx512!(defines "GGML_AVX512_VBMI" "GGML_AVX512_VNNI"),
-        rates: TierRates { quantized: 20.5, float: 11.3, quantized_vector: 4.1, float_vector: 3.5 },
+        rates: TierRates {
+            quantized: 20.5,
+            float: 11.3,
+            quantized_vector: 4.1,
+            float_vector: 3.5,
+            ternary: 50.2,
+            ternary_vector: 36.2,
+        },
     },
     Tier {
         id: "cooperlake",
@@ -234,7 +315,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: avx512!(flags "-mavx512vnni" "-mavx512bf16" "-mtune=cooperlake"),
         msvc_flags: None,
         defines: avx512!(defines "GGML_AVX512_VNNI" "GGML_AVX512_BF16"),
-        rates: TierRates { quantized: 21.0, float: 12.0, quantized_vector: 4.2, float_vector: 3.6 },
+        rates: TierRates {
+            quantized: 21.0,
+            float: 12.0,
+            quantized_vector: 4.2,
+            float_vector: 3.6,
+            ternary: 50.4,
+            ternary_vector: 36.4,
+        },
     },
     // `-mtune=znver4` would need gcc 12.3; this one is as old as `-mavx512bf16`.
     Tier {
@@ -246,7 +334,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: avx512!(flags "-mavx512vbmi" "-mavx512vnni" "-mavx512bf16" "-mtune=znver3"),
         msvc_flags: None,
         defines: avx512!(defines "GGML_AVX512_VBMI" "GGML_AVX512_VNNI" "GGML_AVX512_BF16"),
-        rates: TierRates { quantized: 22.0, float: 12.5, quantized_vector: 4.3, float_vector: 3.7 },
+        rates: TierRates {
+            quantized: 22.0,
+            float: 12.5,
+            quantized_vector: 4.3,
+            float_vector: 3.7,
+            ternary: 50.6,
+            ternary_vector: 36.6,
+        },
     },
     Tier {
         id: "sapphirerapids",
@@ -261,7 +356,14 @@ pub(crate) const TIERS: &[Tier] = &[
         defines: avx512!(
             defines "GGML_AVX512_VBMI" "GGML_AVX512_VNNI" "GGML_AVX512_BF16" "GGML_AMX_TILE" "GGML_AMX_INT8"
         ),
-        rates: TierRates { quantized: 40.0, float: 13.0, quantized_vector: 4.5, float_vector: 3.9 },
+        rates: TierRates {
+            quantized: 40.0,
+            float: 13.0,
+            quantized_vector: 4.5,
+            float_vector: 3.9,
+            ternary: 50.8,
+            ternary_vector: 36.8,
+        },
     },
     // What every 64-bit ARM with an operating system of ours has.
     Tier {
@@ -273,7 +375,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: &["-march=armv8-a", "-mtune=generic"],
         msvc_flags: Some(&[]),
         defines: &[],
-        rates: TierRates { quantized: 1.5, float: 2.5, quantized_vector: 1.0, float_vector: 1.0 },
+        rates: TierRates {
+            quantized: 1.5,
+            float: 2.5,
+            quantized_vector: 1.0,
+            float_vector: 1.0,
+            ternary: 8.0,
+            ternary_vector: 5.0,
+        },
     },
     Tier {
         id: "armv8-dotprod",
@@ -284,7 +393,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: &["-march=armv8.2-a+dotprod", "-mtune=cortex-a76"],
         msvc_flags: None,
         defines: &["GGML_USE_DOTPROD"],
-        rates: TierRates { quantized: 6.0, float: 2.6, quantized_vector: 2.5, float_vector: 1.1 },
+        rates: TierRates {
+            quantized: 6.0,
+            float: 2.6,
+            quantized_vector: 2.5,
+            float_vector: 1.1,
+            ternary: 24.0,
+            ternary_vector: 14.0,
+        },
     },
     Tier {
         id: "armv8-fp16",
@@ -295,7 +411,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: &["-march=armv8.2-a+dotprod+fp16", "-mtune=neoverse-n1"],
         msvc_flags: None,
         defines: &["GGML_USE_DOTPROD", "GGML_USE_FP16_VECTOR_ARITHMETIC"],
-        rates: TierRates { quantized: 6.2, float: 4.0, quantized_vector: 2.6, float_vector: 1.8 },
+        rates: TierRates {
+            quantized: 6.2,
+            float: 4.0,
+            quantized_vector: 2.6,
+            float_vector: 1.8,
+            ternary: 24.2,
+            ternary_vector: 14.2,
+        },
     },
     // For Snapdragon X, AmpereOne, Apple in a virtual machine.
     Tier {
@@ -307,7 +430,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: &["-march=armv8.2-a+dotprod+fp16+i8mm", "-mtune=generic"],
         msvc_flags: None,
         defines: &["GGML_USE_DOTPROD", "GGML_USE_FP16_VECTOR_ARITHMETIC", "GGML_USE_MATMUL_INT8"],
-        rates: TierRates { quantized: 12.0, float: 4.2, quantized_vector: 3.0, float_vector: 1.9 },
+        rates: TierRates {
+            quantized: 12.0,
+            float: 4.2,
+            quantized_vector: 3.0,
+            float_vector: 1.9,
+            ternary: 24.4,
+            ternary_vector: 14.4,
+        },
     },
     Tier {
         id: "armv8-sve",
@@ -318,7 +448,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: &["-march=armv8.2-a+dotprod+fp16+i8mm+sve", "-mtune=neoverse-v1"],
         msvc_flags: None,
         defines: &["GGML_USE_DOTPROD", "GGML_USE_FP16_VECTOR_ARITHMETIC", "GGML_USE_MATMUL_INT8", "GGML_USE_SVE"],
-        rates: TierRates { quantized: 12.5, float: 5.0, quantized_vector: 3.1, float_vector: 2.0 },
+        rates: TierRates {
+            quantized: 12.5,
+            float: 5.0,
+            quantized_vector: 3.1,
+            float_vector: 2.0,
+            ternary: 24.6,
+            ternary_vector: 14.6,
+        },
     },
     Tier {
         id: "armv9-sve2",
@@ -335,7 +472,14 @@ pub(crate) const TIERS: &[Tier] = &[
             "GGML_USE_SVE",
             "GGML_USE_SVE2",
         ],
-        rates: TierRates { quantized: 13.0, float: 5.2, quantized_vector: 3.2, float_vector: 2.1 },
+        rates: TierRates {
+            quantized: 13.0,
+            float: 5.2,
+            quantized_vector: 3.2,
+            float_vector: 2.1,
+            ternary: 24.8,
+            ternary_vector: 14.8,
+        },
     },
     // `+sme` brings BF16 with it. gcc 14, clang 16.
     Tier {
@@ -354,7 +498,14 @@ pub(crate) const TIERS: &[Tier] = &[
             "GGML_USE_SVE2",
             "GGML_USE_SME",
         ],
-        rates: TierRates { quantized: 13.5, float: 5.4, quantized_vector: 3.3, float_vector: 2.2 },
+        rates: TierRates {
+            quantized: 13.5,
+            float: 5.4,
+            quantized_vector: 3.3,
+            float_vector: 2.2,
+            ternary: 25.0,
+            ternary_vector: 15.0,
+        },
     },
     Tier {
         id: "apple-m1",
@@ -365,7 +516,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: &["-march=armv8.2-a+dotprod+fp16", "-mtune=apple-m1"],
         msvc_flags: None,
         defines: &["GGML_USE_DOTPROD", "GGML_USE_FP16_VECTOR_ARITHMETIC"],
-        rates: TierRates { quantized: 14.0, float: 8.0, quantized_vector: 4.0, float_vector: 3.0 },
+        rates: TierRates {
+            quantized: 14.0,
+            float: 8.0,
+            quantized_vector: 4.0,
+            float_vector: 3.0,
+            ternary: 60.0,
+            ternary_vector: 30.0,
+        },
     },
     Tier {
         id: "apple-m2",
@@ -376,7 +534,14 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: &["-march=armv8.2-a+dotprod+fp16+i8mm", "-mtune=apple-m1"],
         msvc_flags: None,
         defines: &["GGML_USE_DOTPROD", "GGML_USE_FP16_VECTOR_ARITHMETIC", "GGML_USE_MATMUL_INT8"],
-        rates: TierRates { quantized: 24.0, float: 8.4, quantized_vector: 4.5, float_vector: 3.2 },
+        rates: TierRates {
+            quantized: 24.0,
+            float: 8.4,
+            quantized_vector: 4.5,
+            float_vector: 3.2,
+            ternary: 60.5,
+            ternary_vector: 30.5,
+        },
     },
     Tier {
         id: "apple-m4",
@@ -387,6 +552,13 @@ pub(crate) const TIERS: &[Tier] = &[
         gnu_flags: &["-march=armv8.2-a+dotprod+fp16+i8mm+sme", "-mtune=apple-m1"],
         msvc_flags: None,
         defines: &["GGML_USE_DOTPROD", "GGML_USE_FP16_VECTOR_ARITHMETIC", "GGML_USE_MATMUL_INT8", "GGML_USE_SME"],
-        rates: TierRates { quantized: 25.0, float: 9.0, quantized_vector: 5.0, float_vector: 3.4 },
+        rates: TierRates {
+            quantized: 25.0,
+            float: 9.0,
+            quantized_vector: 5.0,
+            float_vector: 3.4,
+            ternary: 61.0,
+            ternary_vector: 31.0,
+        },
     },
 ];

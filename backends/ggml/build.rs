@@ -48,7 +48,13 @@ pub(crate) fn build_shim(source: &Source) {
     println!("cargo:rerun-if-changed=backends/ggml/shim.cpp");
     println!("cargo:rerun-if-changed=backends/ggml/shim.h");
     use_compiler_launcher();
-    cc::Build::new()
+    let mut build = cc::Build::new();
+    if env::var_os("CARGO_FEATURE_BITNET").is_some() {
+        println!("cargo:rerun-if-changed=backends/bitnet/architecture.cpp");
+        println!("cargo:rerun-if-changed=backends/bitnet/architecture.h");
+        build.define("GGUF_LOADER_BITNET", None).include("backends/bitnet").file("backends/bitnet/architecture.cpp");
+    }
+    build
         .cpp(true)
         .std("c++17")
         .cpp_link_stdlib(None) // the sys crate links libstdc++, statically

@@ -10,10 +10,22 @@ use llama_cpp_sys_2 as sys;
 /// What the functions with a status return after an exception.
 pub(crate) const EXCEPTION: i32 = i32::MIN;
 
+/// `gl_product`.
+#[repr(C)]
+pub(crate) struct Product {
+    _opaque: [u8; 0],
+}
+
 unsafe extern "C" {
     pub(crate) fn gl_last_error() -> *const c_char;
     pub(crate) fn gl_knows_architecture(name: *const c_char) -> bool;
-    pub(crate) fn gl_model_load(path: *const c_char, params: *const sys::llama_model_params) -> *mut sys::llama_model;
+    pub(crate) fn gl_model_load(
+        path: *const c_char,
+        architecture: *const c_char,
+        params: *const sys::llama_model_params,
+    ) -> *mut sys::llama_model;
+    #[cfg(feature = "bitnet")]
+    pub(crate) fn gl_ternary_tensors(model: *const sys::llama_model) -> i32;
     pub(crate) fn gl_context_new(
         model: *mut sys::llama_model,
         params: *const sys::llama_context_params,
@@ -50,15 +62,23 @@ unsafe extern "C" {
     pub(crate) fn gl_sequences_clear(context: *mut sys::llama_context) -> bool;
     pub(crate) fn gl_cpu_graph_compute(context: *const sys::llama_context) -> *const c_void;
     pub(crate) fn gl_registration_graph_compute(registration: sys::ggml_backend_reg_t) -> *const c_void;
-    pub(crate) fn gl_measure_product(
+    pub(crate) fn gl_product_new(
         registration: sys::ggml_backend_reg_t,
         threads: sys::ggml_threadpool_t,
         n_threads: i32,
         tensor_type: sys::ggml_type,
-        size: i64,
-        tokens: i64,
-        budget: f64,
-    ) -> f64;
+        rows: i64,
+        columns: i64,
+        data: *const c_void,
+    ) -> *mut Product;
+    pub(crate) fn gl_product_free(product: *mut Product);
+    pub(crate) fn gl_product_multiply(
+        product: *mut Product,
+        inputs: *const f32,
+        stride: i64,
+        count: i64,
+        products: *mut f32,
+    ) -> bool;
 }
 
 /// `ggml_threadpool_new` of a tier.

@@ -1,74 +1,75 @@
 //! What a tier really does on this machine, for calibration.
 
 use std::{
+    num::NonZeroU32,
     sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
 
-use llama_cpp_sys_2 as sys;
-
-use super::{
-    ffi,
-    process::{self, CpuRegistration, Registered},
-    threadpool::Threadpool,
+use super::{process::CpuRegistration, product::LlamaProduct};
+use crate::{
+    backend::{Inputs, Matrix, Product as _, Rates},
+    gguf::TensorType,
 };
-use crate::backend::Rates;
 
 /// Rows and columns of the matrices: small enough for the second-level cache, so that multiplying is what is measured.
-const SIZE: i64 = 1024;
+const SIZE: usize = 1024;
 
 /// Tokens of a prompt that are multiplied at once.
-const TOKENS: i64 = 32;
+const TOKENS: usize = 32;
 
-/// The types that stand for quantised and for float weights.
-const QUANTIZED: sys::ggml_type = sys::GGML_TYPE_Q4_K;
-const FLOAT: sys::ggml_type = sys::GGML_TYPE_F16;
+/// The types that stand for quantised, ternary and float weights.
+pub(crate) const QUANTIZED: TensorType = TensorType::Q4_K;
+#[cfg(feature = "bitnet")]
+pub(crate) const TERNARY: TensorType = TensorType::TQ2_0;
+const FLOAT: TensorType = TensorType::F16;
 
-/// Multiplies on the tier of `registration`, which the CPU can execute, for about `budget`.
+/// Multiplies on the tier of `registration`, which the CPU can execute, for about `budget`. `quantized` stands for all types
+/// that are not floats.
 ///
 /// `None` when the tier cannot compute here.
-pub(crate) fn measure(registration: CpuRegistration, threads: u32, budget: Duration) -> Option<Rates> {
-    let bandwidth = bandwidth(threads);
+pub(crate) fn measure(
+    registration: CpuRegistration,
+    quantized: TensorType,
+    threads: NonZeroU32,
+    budget: Duration,
+) -> Option<Rates> {
     let share = budget / 4;
-    process::with_cpu(Some(registration), |registered| {
-        let registered = registered?;
-        let pool = Threadpool::new(registered, threads)?;
-        let rate = |tensor_type, tokens| multiply_adds(registered, &pool, threads, tensor_type, tokens, share);
-        Some(Rates {
-            quantized: rate(QUANTIZED, TOKENS)?,
-            float: rate(FLOAT, TOKENS)?,
-            quantized_vector: rate(QUANTIZED, 1)?,
-            float_vector: rate(FLOAT, 1)?,
-            bandwidth,
-        })
+    let rate = |tensor_type, tokens| multiply_adds(registration, threads, tensor_type, tokens, share);
+    Some(Rates {
+        quantized: rate(quantized, TOKENS)?,
+        float: rate(FLOAT, TOKENS)?,
+        quantized_vector: rate(quantized, 1)?,
+        float_vector: rate(FLOAT, 1)?,
+        bandwidth: bandwidth(threads.get()),
     })
-    .ok()?
 }
 
-/// Multiply-adds a second.
+/// Multiply-adds a second: in the fastest of the runs that `budget` allows, at least one.
 fn multiply_adds(
-    registered: Registered,
-    pool: &Threadpool,
-    threads: u32,
-    tensor_type: sys::ggml_type,
-    tokens: i64,
+    registration: CpuRegistration,
+    threads: NonZeroU32,
+    tensor_type: TensorType,
+    tokens: usize,
     budget: Duration,
 ) -> Option<f64> {
-    // SAFETY: the registration is one of ggml's CPU backends, the pool was made by it for this number of threads, and a
-    // row of `SIZE` elements is a whole number of blocks of either type.
-    let seconds = unsafe {
-        ffi::gl_measure_product(
-            registered.as_ptr(),
-            pool.as_ptr(),
-            i32::try_from(threads).ok()?,
-            tensor_type,
-            SIZE,
-            tokens,
-            budget.as_secs_f64(),
-        )
-    };
-    (seconds > 0.0).then(|| (SIZE * SIZE * tokens) as f64 / seconds)
+    let blocks = (SIZE * SIZE) as u64 / tensor_type.block_elements();
+    let data = vec![0; usize::try_from(blocks * tensor_type.block_bytes()).ok()?];
+    let matrix = Matrix { tensor_type, rows: SIZE, columns: SIZE, data: &data };
+    let mut product = LlamaProduct::new(registration, matrix, threads).ok()?;
+    let inputs = vec![0.0; SIZE * tokens];
+    let mut products = vec![0.0; SIZE * tokens];
+    let begin = Instant::now();
+    let mut least = Duration::MAX;
+    loop {
+        let start = Instant::now();
+        product.multiply(Inputs::new(&inputs, SIZE), &mut products).ok()?;
+        least = least.min(start.elapsed());
+        if begin.elapsed() >= budget {
+            return Some((SIZE * SIZE * tokens) as f64 / least.as_secs_f64().max(f64::EPSILON));
+        }
+    }
 }
 
 /// Bytes a second that `threads` threads read from memory: the same for every tier, so it is measured once.

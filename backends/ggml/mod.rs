@@ -14,12 +14,16 @@ mod measure;
 mod memory;
 mod model;
 pub(crate) mod process;
+mod product;
 mod threadpool;
 mod vocabulary;
 
-pub(crate) use measure::measure;
+#[cfg(feature = "bitnet")]
+pub(crate) use measure::TERNARY;
+pub(crate) use measure::{QUANTIZED, measure};
 pub(crate) use model::{LlamaModel, load_vocabulary};
 pub(crate) use process::CpuRegistration;
+pub(crate) use product::LlamaProduct;
 
 /// How errors name this engine.
 pub(crate) const ENGINE: &str = "llama.cpp";

@@ -68,7 +68,7 @@ impl LlamaModel {
     ) -> Result<Self, LoadError> {
         let profile = request.profile().clone();
         let mut options = Options { vocabulary_only: profile.vocabulary_only, mapping: request.mapping(), progress };
-        let raw = Arc::new(load(Some(registration), request.path(), &mut options)?);
+        let raw = Arc::new(load(Some(registration), request, &mut options)?);
         let graph_compute = process::with_cpu(Some(registration), |registered| {
             // SAFETY: the registration is one of ggml's CPU backends.
             registered
@@ -100,7 +100,7 @@ impl BackendModel for LlamaModel {
 pub(crate) fn load_vocabulary(request: &LoadRequest<'_>) -> Result<Arc<dyn Vocabulary>, LoadError> {
     let mut options =
         Options { vocabulary_only: true, mapping: Mapping::Map, progress: &mut |_| ControlFlow::Continue(()) };
-    let raw = load(None, request.path(), &mut options)?;
+    let raw = load(None, request, &mut options)?;
     Ok(Arc::new(LlamaVocabulary::new(Arc::new(raw))))
 }
 
@@ -110,8 +110,14 @@ struct Options<'a> {
     progress: &'a mut dyn FnMut(f32) -> ControlFlow<()>,
 }
 
-fn load(registration: Option<CpuRegistration>, path: &Path, options: &mut Options<'_>) -> Result<RawModel, LoadError> {
-    let path_c = c_path(path)?;
+fn load(
+    registration: Option<CpuRegistration>,
+    request: &LoadRequest<'_>,
+    options: &mut Options<'_>,
+) -> Result<RawModel, LoadError> {
+    let path_c = c_path(request.path())?;
+    // A NUL in the middle makes it an architecture that nobody knows, which is what it is.
+    let architecture = CString::new(request.profile().architecture.as_str()).unwrap_or_default();
     let mut progress = Progress { report: &mut *options.progress, cancelled: false, panic: None };
     // An empty list of devices: the tier computes everything, whatever else is compiled in.
     let mut devices: [sys::ggml_backend_dev_t; 1] = [ptr::null_mut()];
@@ -128,8 +134,8 @@ fn load(registration: Option<CpuRegistration>, path: &Path, options: &mut Option
     params.progress_callback_user_data = (&raw mut progress).cast::<c_void>();
     let (raw, errors) = process::with_cpu(registration, |_| {
         log::capture_errors(|| {
-            // SAFETY: the path is NUL-terminated, and `devices` and `progress` outlive the call.
-            unsafe { ffi::gl_model_load(path_c.as_ptr(), &params) }
+            // SAFETY: both strings are NUL-terminated, and `devices` and `progress` outlive the call.
+            unsafe { ffi::gl_model_load(path_c.as_ptr(), architecture.as_ptr(), &params) }
         })
     })
     .map_err(|Reentered| LoadError::Refused { engine: ENGINE, message: Reentered.to_string() })?;

@@ -14,17 +14,44 @@ use llama_cpp_sys_2 as sys;
 
 use super::log;
 
-/// A tier's `ggml_backend_cpu_reg`. Must be called only on a CPU that has the tier's features.
+/// A tier's functions. Must be called only on a CPU that has the tier's features.
 #[derive(Clone, Copy)]
-pub(crate) struct CpuRegistration(unsafe extern "C" fn() -> sys::ggml_backend_reg_t);
+pub(crate) struct CpuRegistration {
+    /// `ggml_backend_cpu_reg`.
+    register: unsafe extern "C" fn() -> sys::ggml_backend_reg_t,
+    /// `gguf_loader_ternary`: whether models that are loaded next keep their ternary weights in the kernels' own layout.
+    ternary: Option<unsafe extern "C" fn(bool)>,
+    /// What to tell it.
+    accept: bool,
+}
 
 impl CpuRegistration {
     /// # Safety
     ///
-    /// `function` is the tier's renamed `ggml_backend_cpu_reg`, and whoever passes the value to [`with_cpu`] has made sure
-    /// that the CPU can execute the tier.
-    pub(crate) const unsafe fn new(function: unsafe extern "C" fn() -> sys::ggml_backend_reg_t) -> Self {
-        Self(function)
+    /// The functions are the tier's renamed `ggml_backend_cpu_reg` and `gguf_loader_ternary`, and whoever passes the value to
+    /// [`with_cpu`] has made sure that the CPU can execute the tier.
+    pub(crate) const unsafe fn new(
+        register: unsafe extern "C" fn() -> sys::ggml_backend_reg_t,
+        ternary: Option<unsafe extern "C" fn(bool)>,
+    ) -> Self {
+        Self { register, ternary, accept: false }
+    }
+
+    /// The same tier, with the ternary kernels in the place of ggml's.
+    #[cfg(feature = "bitnet")]
+    pub(crate) const fn with_ternary_kernels(mut self) -> Self {
+        self.accept = true;
+        self
+    }
+
+    /// Prepares the tier and hands out its registration.
+    fn registration(self) -> Registered {
+        if let Some(ternary) = self.ternary {
+            // SAFETY: the caller of `new` made sure that the CPU can execute the tier.
+            unsafe { ternary(self.accept) };
+        }
+        // SAFETY: as above.
+        Registered(unsafe { (self.register)() })
     }
 }
 
@@ -90,8 +117,7 @@ pub(crate) fn with_cpu<R>(
     // The state is valid at every point where a panic could poison the lock.
     let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(registration) = registration {
-        // SAFETY: the caller of `CpuRegistration::new` made sure that the CPU can execute the tier.
-        let wanted = Registered(unsafe { registration.0() });
+        let wanted = registration.registration();
         if *current != Some(wanted) {
             if let Some(previous) = current.take() {
                 // SAFETY: `previous` is registered, and the lock keeps others from the registry. Models that were

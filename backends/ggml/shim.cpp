@@ -7,9 +7,16 @@
 #include "llama-context.h"
 #include "llama-model.h"
 
+#ifdef GGUF_LOADER_BITNET
+#include "architecture.h"
+#include "kernels/operation.h"
+#endif
+
 #include <algorithm>
+#include <cstring>
 #include <exception>
-#include <limits>
+#include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -53,6 +60,64 @@ ggml_backend_buffer_type_t buffer_type_for(ggml_backend_dev_t device, ggml_tenso
 
 } // namespace
 
+// A matrix where a model's would lie, and the graph that multiplies with it.
+struct gl_product {
+    gl_product(ggml_backend_reg_t registration, ggml_threadpool_t threads, int32_t n_threads, ggml_type type, int64_t rows,
+               int64_t columns)
+        : device(ggml_backend_reg_dev_get(registration, 0)), backend(ggml_backend_dev_init(device, nullptr)),
+          weights_context(ggml_init(descriptors())),
+          weights(ggml_new_tensor_2d(weights_context.get(), type, columns, rows)) {
+        auto set_threads = procedure<ggml_backend_set_n_threads_t>(registration, "ggml_backend_set_n_threads");
+        auto set_pool =
+            procedure<void (*)(ggml_backend_t, ggml_threadpool_t)>(registration, "ggml_backend_cpu_set_threadpool");
+        set_threads(backend.get(), n_threads);
+        set_pool(backend.get(), threads);
+        const ggml_context_ptr asked(ggml_init(descriptors()));
+        ggml_tensor * input = ggml_new_tensor_2d(asked.get(), GGML_TYPE_F32, columns, 1);
+        ggml_tensor * product = ggml_mul_mat(asked.get(), weights, input);
+        buffer.reset(ggml_backend_alloc_ctx_tensors_from_buft(weights_context.get(),
+                                                              buffer_type_for(device, weights, product)));
+    }
+
+    bool multiply(const float * inputs, int64_t stride, int64_t count, float * products) {
+        const int64_t columns = weights->ne[0];
+        if (!graph || input->ne[1] != count || static_cast<int64_t>(input->nb[1] / sizeof(float)) != stride) {
+            graph_buffer.reset();
+            graph_context.reset(ggml_init(descriptors()));
+            ggml_tensor * values = ggml_new_tensor_1d(graph_context.get(), GGML_TYPE_F32, (count - 1) * stride + columns);
+            input = ggml_view_2d(graph_context.get(), values, columns, count, stride * sizeof(float), 0);
+            result = ggml_mul_mat(graph_context.get(), weights, input);
+            graph_buffer.reset(
+                ggml_backend_alloc_ctx_tensors_from_buft(graph_context.get(), ggml_backend_dev_buffer_type(device)));
+            if (!graph_buffer) {
+                throw std::runtime_error("out of memory");
+            }
+            graph = ggml_new_graph(graph_context.get());
+            ggml_build_forward_expand(graph, result);
+        }
+        ggml_backend_tensor_set(input->view_src, inputs, 0, ggml_nbytes(input->view_src));
+        if (ggml_backend_graph_compute(backend.get(), graph) != GGML_STATUS_SUCCESS) {
+            throw std::runtime_error("the graph could not be computed");
+        }
+        ggml_backend_tensor_get(result, products, 0, ggml_nbytes(result));
+        return true;
+    }
+
+    static ggml_init_params descriptors() { return {ggml_tensor_overhead() * 8 + ggml_graph_overhead(), nullptr, true}; }
+
+    ggml_backend_dev_t device;
+    ggml_backend_ptr backend;
+    // The loader keeps weights and graphs apart too: only the weights go to an extra buffer.
+    ggml_context_ptr weights_context;
+    ggml_tensor * weights;
+    ggml_backend_buffer_ptr buffer;
+    ggml_context_ptr graph_context;
+    ggml_backend_buffer_ptr graph_buffer;
+    ggml_cgraph * graph = nullptr;
+    ggml_tensor * input = nullptr;
+    ggml_tensor * result = nullptr;
+};
+
 extern "C" {
 
 // libggml calls this once, when its registry of backends is first used, and it is the one symbol by which llama.cpp would
@@ -68,13 +133,37 @@ const char * gl_last_error(void) {
 
 bool gl_knows_architecture(const char * name) {
     return guarded(false, [&] {
+#ifdef GGUF_LOADER_BITNET
+        if (bitnet::is_architecture(name)) {
+            return true;
+        }
+#endif
         const llm_arch arch = llm_arch_from_string(name);
         return arch != LLM_ARCH_UNKNOWN && arch != LLM_ARCH_CLIP;
     });
 }
 
-llama_model * gl_model_load(const char * path, const llama_model_params * params) {
-    return guarded<llama_model *>(nullptr, [&] { return llama_model_load_from_file(path, *params); });
+llama_model * gl_model_load(const char * path, const char * architecture, const llama_model_params * params) {
+    return guarded<llama_model *>(nullptr, [&] {
+#ifdef GGUF_LOADER_BITNET
+        if (bitnet::is_architecture(architecture)) {
+            return bitnet::load(path, *params);
+        }
+#endif
+        return llama_model_load_from_file(path, *params);
+    });
+}
+
+int32_t gl_ternary_tensors(const llama_model * model) {
+    return guarded<int32_t>(0, [&] {
+        int32_t count = 0;
+#ifdef GGUF_LOADER_BITNET
+        for (const auto & [name, tensor] : model->tensors_by_name) {
+            count += tensor->buffer && std::strcmp(ggml_backend_buffer_name(tensor->buffer), GL_TERNARY_BUFFER) == 0;
+        }
+#endif
+        return count;
+    });
 }
 
 llama_context * gl_context_new(llama_model * model, const llama_context_params * params) {
@@ -161,54 +250,24 @@ const void * gl_registration_graph_compute(ggml_backend_reg_t registration) {
     });
 }
 
-double gl_measure_product(ggml_backend_reg_t registration, ggml_threadpool_t threads, int32_t n_threads, ggml_type type,
-                          int64_t size, int64_t tokens, double budget) {
-    return guarded(-1.0, [&] {
-        ggml_backend_dev_t device = ggml_backend_reg_dev_get(registration, 0);
-        ggml_backend_ptr backend(ggml_backend_dev_init(device, nullptr));
-        auto set_threads = procedure<ggml_backend_set_n_threads_t>(registration, "ggml_backend_set_n_threads");
-        auto set_pool =
-            procedure<void (*)(ggml_backend_t, ggml_threadpool_t)>(registration, "ggml_backend_cpu_set_threadpool");
-        if (!backend || !set_threads || !set_pool) {
-            return -1.0;
+gl_product * gl_product_new(ggml_backend_reg_t registration, ggml_threadpool_t threads, int32_t n_threads, ggml_type type,
+                            int64_t rows, int64_t columns, const void * data) {
+    return guarded<gl_product *>(nullptr, [&]() -> gl_product * {
+        auto product = std::make_unique<gl_product>(registration, threads, n_threads, type, rows, columns);
+        if (!product->buffer) {
+            throw std::runtime_error("out of memory");
         }
-        set_threads(backend.get(), n_threads);
-        set_pool(backend.get(), threads);
-
-        const ggml_init_params descriptors = {ggml_tensor_overhead() * 8 + ggml_graph_overhead(), nullptr, true};
-        // The loader keeps weights and graphs apart too: only the weights go to the extra buffer.
-        ggml_context_ptr weights_context(ggml_init(descriptors));
-        ggml_context_ptr graph_context(ggml_init(descriptors));
-        ggml_tensor * weights = ggml_new_tensor_2d(weights_context.get(), type, size, size);
-        ggml_tensor * input = ggml_new_tensor_2d(graph_context.get(), GGML_TYPE_F32, size, tokens);
-        ggml_tensor * product = ggml_mul_mat(graph_context.get(), weights, input);
-
-        ggml_backend_buffer_type_t where = buffer_type_for(device, weights, product);
-        ggml_backend_buffer_ptr weights_buffer(ggml_backend_alloc_ctx_tensors_from_buft(weights_context.get(), where));
-        ggml_backend_buffer_ptr graph_buffer(
-            ggml_backend_alloc_ctx_tensors_from_buft(graph_context.get(), ggml_backend_dev_buffer_type(device)));
-        if (!weights_buffer || !graph_buffer) {
-            return -1.0;
-        }
-        const std::vector<uint8_t> zeros(ggml_nbytes(weights));
-        ggml_backend_tensor_set(weights, zeros.data(), 0, zeros.size());
-        ggml_backend_buffer_clear(graph_buffer.get(), 0);
-
-        ggml_cgraph * graph = ggml_new_graph(graph_context.get());
-        ggml_build_forward_expand(graph, product);
-        double least = std::numeric_limits<double>::infinity();
-        const int64_t begin = ggml_time_us();
-        int64_t now = begin;
-        do {
-            if (ggml_backend_graph_compute(backend.get(), graph) != GGML_STATUS_SUCCESS) {
-                return -1.0;
-            }
-            const int64_t end = ggml_time_us();
-            least = std::min(least, static_cast<double>(std::max<int64_t>(end - now, 1)) * 1e-6);
-            now = end;
-        } while (static_cast<double>(now - begin) * 1e-6 < budget);
-        return least;
+        ggml_backend_tensor_set(product->weights, data, 0, ggml_nbytes(product->weights));
+        return product.release();
     });
+}
+
+void gl_product_free(gl_product * product) {
+    delete product;
+}
+
+bool gl_product_multiply(gl_product * product, const float * inputs, int64_t stride, int64_t count, float * products) {
+    return guarded(false, [&] { return product->multiply(inputs, stride, count, products); });
 }
 
 } // extern "C"

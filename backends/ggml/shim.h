@@ -16,8 +16,12 @@ const char * gl_last_error(void);
 // Whether llama.cpp has a graph for this value of `general.architecture`.
 bool gl_knows_architecture(const char * name);
 
-// NULL on failure. `devices` is a NULL-terminated list; an empty list keeps everything on the CPU.
-struct llama_model * gl_model_load(const char * path, const struct llama_model_params * params);
+// NULL on failure. `architecture` is what the file says of itself. `devices` is a NULL-terminated list; an empty list keeps
+// everything on the CPU.
+struct llama_model * gl_model_load(const char * path, const char * architecture, const struct llama_model_params * params);
+
+// How many of the model's tensors lie in the ternary buffer: whether the ternary kernels really run.
+int32_t gl_ternary_tensors(const struct llama_model * model);
 
 // NULL on failure.
 struct llama_context * gl_context_new(struct llama_model * model, const struct llama_context_params * params);
@@ -50,11 +54,16 @@ const void * gl_cpu_graph_compute(const struct llama_context * context);
 // The same function of a registration, to compare with.
 const void * gl_registration_graph_compute(ggml_backend_reg_t registration);
 
-// Seconds that the CPU of `registration` takes to multiply a matrix of `type`, `size` by `size` and all zero, with `tokens`
-// columns of F32: the least of the runs that `budget` seconds allow, at least one. The matrix lies where a model's would,
-// repacked if the tier repacks this type. Negative on failure.
-double gl_measure_product(ggml_backend_reg_t registration, ggml_threadpool_t threads, int32_t n_threads,
-                          enum ggml_type type, int64_t size, int64_t tokens, double budget);
+// A matrix of `type`, in plain form at `data`, on the CPU of `registration`: it lies where a model's would, repacked if the
+// tier repacks this type. NULL on failure.
+typedef struct gl_product gl_product;
+gl_product * gl_product_new(ggml_backend_reg_t registration, ggml_threadpool_t threads, int32_t n_threads,
+                            enum ggml_type type, int64_t rows, int64_t columns, const void * data);
+void gl_product_free(gl_product * product);
+
+// Multiplies with `count` rows that begin `stride` floats apart, and writes the products one row after another. false on
+// failure.
+bool gl_product_multiply(gl_product * product, const float * inputs, int64_t stride, int64_t count, float * products);
 
 #define GL_EXCEPTION INT32_MIN
 

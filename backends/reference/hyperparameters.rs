@@ -1,6 +1,6 @@
-//! The sizes and constants of a llama model, from the keys `llama.*`.
+//! The sizes and constants of a model, from the keys that begin with its architecture.
 
-use super::refused;
+use super::{architecture::Architecture, refused};
 use crate::{
     backend::LoadError,
     gguf::{GgufError, Metadata},
@@ -9,6 +9,8 @@ use crate::{
 /// What the metadata say about the graph.
 #[derive(Debug, Clone)]
 pub(super) struct Hyperparameters {
+    /// Which graph.
+    pub(super) architecture: Architecture,
     /// Width of the hidden state.
     pub(super) n_embd: usize,
     /// Number of blocks.
@@ -40,7 +42,10 @@ impl Hyperparameters {
     ///
     /// [`LoadError::Refused`] for a key that is missing, of another type, or of a value that the graph cannot have.
     pub(super) fn read(metadata: &Metadata) -> Result<Self, LoadError> {
-        let keys = Keys(metadata);
+        let name = metadata.str("general.architecture").map_err(refused)?;
+        let architecture = Architecture::from_name(name)
+            .ok_or_else(|| refused(format!("the architecture `{name}` is not supported")))?;
+        let keys = Keys { metadata, architecture: name };
         if keys.integer("expert_count")?.is_some_and(|experts| experts > 0) {
             return Err(refused("mixtures of experts are not supported"));
         }
@@ -65,14 +70,16 @@ impl Hyperparameters {
             Some(scale) if scale != 0.0 => scale as f32,
             _ => 1.0 / (head_dim as f32).sqrt(),
         };
+        let epsilon = metadata.f64(&keys.key("attention.layer_norm_rms_epsilon")).map_err(refused)?;
         Ok(Self {
+            architecture,
             n_embd,
             n_layer: keys.size("block_count")?,
             n_head,
             n_head_kv,
             head_dim,
             n_ff: keys.size("feed_forward_length")?,
-            norm_epsilon: metadata.f64("llama.attention.layer_norm_rms_epsilon").map_err(refused)? as f32,
+            norm_epsilon: epsilon as f32,
             attention_scale,
             rope_dimensions,
             rope_base: keys.float("rope.freq_base")?.unwrap_or(10_000.0),
@@ -93,7 +100,7 @@ impl Hyperparameters {
 
 /// Linear scaling divides positions by a factor; a file that names a factor and no kind means linear.
 fn rope_scale(keys: &Keys<'_>) -> Result<f64, LoadError> {
-    let kind = keys.0.get("llama.rope.scaling.type").and_then(|kind| kind.as_str()).unwrap_or("linear");
+    let kind = keys.metadata.get(&keys.key("rope.scaling.type")).and_then(|kind| kind.as_str()).unwrap_or("linear");
     let factor = match keys.float("rope.scaling.factor")? {
         Some(factor) => Some(factor),
         None => keys.float("rope.scale_linear")?,
@@ -105,14 +112,21 @@ fn rope_scale(keys: &Keys<'_>) -> Result<f64, LoadError> {
     }
 }
 
-/// The keys below `llama.`.
-struct Keys<'a>(&'a Metadata);
+/// The keys of one architecture.
+struct Keys<'a> {
+    metadata: &'a Metadata,
+    architecture: &'a str,
+}
 
 impl Keys<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture)
+    }
+
     /// A size that must be there and above zero.
     fn size(&self, name: &str) -> Result<usize, LoadError> {
-        let key = format!("llama.{name}");
-        match self.0.u64(&key).map_err(refused)? {
+        let key = self.key(name);
+        match self.metadata.u64(&key).map_err(refused)? {
             0 => Err(refused(format!("`{key}` is zero"))),
             size => usize::try_from(size).map_err(refused),
         }
@@ -132,7 +146,7 @@ impl Keys<'_> {
         name: &str,
         read: impl FnOnce(&Metadata, &str) -> Result<T, GgufError>,
     ) -> Result<Option<T>, LoadError> {
-        let key = format!("llama.{name}");
-        self.0.get(&key).map(|_| read(self.0, &key)).transpose().map_err(refused)
+        let key = self.key(name);
+        self.metadata.get(&key).map(|_| read(self.metadata, &key)).transpose().map_err(refused)
     }
 }

@@ -6,7 +6,10 @@ use std::{
     thread,
 };
 
-use super::dequantize::{Decoder, decoder};
+use super::{
+    dequantize::{Decoder, decoder},
+    ternary::{self, Activations},
+};
 use crate::gguf::TensorType;
 
 /// A weight matrix: `rows` outputs, `columns` inputs, each row a whole number of blocks.
@@ -14,8 +17,16 @@ pub(super) struct Matrix {
     pub(super) rows: usize,
     pub(super) columns: usize,
     row_bytes: usize,
-    decode: Decoder,
+    storage: Storage,
     data: Vec<u8>,
+}
+
+/// How rows are stored, and with it how they are multiplied.
+enum Storage {
+    /// Decoded to floats.
+    Floats(Decoder),
+    /// Codes that are multiplied with activations of 8 bits.
+    Ternary(ternary::Layout),
 }
 
 impl Matrix {
@@ -25,12 +36,28 @@ impl Matrix {
         let row_bytes = usize::try_from(blocks * tensor_type.block_bytes()).ok()?;
         let whole_blocks = blocks * tensor_type.block_elements() == columns as u64;
         let complete = rows.checked_mul(row_bytes)? == data.len();
-        (whole_blocks && complete).then_some(Self { rows, columns, row_bytes, decode: decoder(tensor_type)?, data })
+        let storage = match ternary::Layout::of(tensor_type) {
+            Some(layout) => Storage::Ternary(layout),
+            None => Storage::Floats(decoder(tensor_type)?),
+        };
+        (whole_blocks && complete).then_some(Self { rows, columns, row_bytes, storage, data })
+    }
+
+    /// Whether rows of this type can be read.
+    pub(super) fn supports(tensor_type: TensorType) -> bool {
+        ternary::Layout::of(tensor_type).is_some() || decoder(tensor_type).is_some()
     }
 
     /// Reads one row: `output` has `columns` elements.
     pub(super) fn read_row(&self, row: usize, output: &mut [f32]) {
-        (self.decode)(&self.data[row * self.row_bytes..][..self.row_bytes], output);
+        match &self.storage {
+            Storage::Floats(decode) => decode(self.row(row), output),
+            Storage::Ternary(layout) => {
+                let mut weights = ternary::Row::default();
+                layout.read(self.row(row), &mut weights);
+                weights.dequantize(output);
+            }
+        }
     }
 
     /// Multiplies: `inputs` has `columns` floats for each token, the result `rows` floats for each token.
@@ -42,16 +69,35 @@ impl Matrix {
         // Rows are divided among the threads, so the product is computed with the tokens of a row side by side.
         let mut by_row = vec![0.0; self.rows * tokens];
         let work = self.columns * tokens;
-        for_each_run(&mut by_row, tokens, work, threads, |first, products| {
-            let mut weights = vec![0.0; self.columns];
-            for (offset, products) in products.chunks_exact_mut(tokens).enumerate() {
-                self.read_row(first + offset, &mut weights);
-                for (product, input) in products.iter_mut().zip(inputs.chunks_exact(self.columns)) {
-                    *product = dot(&weights, input);
+        match &self.storage {
+            Storage::Floats(decode) => for_each_run(&mut by_row, tokens, work, threads, |first, products| {
+                let mut weights = vec![0.0; self.columns];
+                for (offset, products) in products.chunks_exact_mut(tokens).enumerate() {
+                    decode(self.row(first + offset), &mut weights);
+                    for (product, input) in products.iter_mut().zip(inputs.chunks_exact(self.columns)) {
+                        *product = dot(&weights, input);
+                    }
                 }
+            }),
+            Storage::Ternary(layout) => {
+                let inputs: Vec<Activations> = inputs.chunks_exact(self.columns).map(Activations::quantize).collect();
+                for_each_run(&mut by_row, tokens, work, threads, |first, products| {
+                    let mut weights = ternary::Row::default();
+                    for (offset, products) in products.chunks_exact_mut(tokens).enumerate() {
+                        layout.read(self.row(first + offset), &mut weights);
+                        for (product, input) in products.iter_mut().zip(&inputs) {
+                            *product = weights.dot(input);
+                        }
+                    }
+                });
             }
-        });
+        }
         if tokens == 1 { by_row } else { transpose(&by_row, self.rows, tokens) }
+    }
+
+    /// The bytes of one row.
+    fn row(&self, row: usize) -> &[u8] {
+        &self.data[row * self.row_bytes..][..self.row_bytes]
     }
 }
 
@@ -154,6 +200,20 @@ mod tests {
         assert_eq!(together, matrix.multiply(&inputs, 1));
         let singly: Vec<f32> = inputs.chunks(columns).flat_map(|input| matrix.multiply(input, 2)).collect();
         assert_eq!(together, singly);
+    }
+
+    #[test]
+    fn ternary_matrix_multiplies_activations_of_8_bits() {
+        // Two rows of 64: all 1 with the scale 2, and all -1 with the scale 0.5.
+        let row = |codes: u8, scale: u8| [&[0x00, scale], &[codes; 16][..]].concat();
+        let data = [row(0b10_10_10_10, 0x40), row(0, 0x38)].concat();
+        let matrix = Matrix::new(TensorType::Q2_0, 2, 64, data).unwrap();
+        // 0.4 is less than half a step of 1 and vanishes; a second token has its own scale, where it is the largest.
+        let (mut first, mut second) = ([0.0; 64], [0.0; 64]);
+        (first[0], first[1], second[1]) = (127.0, 0.4, 0.4);
+        let products = matrix.multiply(&[first, second].concat(), 1);
+        let largest = 127.0 * (0.4 / 127.0);
+        assert_eq!(products, [254.0, -63.5, 2.0 * largest, -0.5 * largest]);
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! Llama models in pure Rust: slow, simple, without ggml. The oracle of the tests, and the worked example for whoever
-//! writes a backend.
+//! Llama and BitNet models in pure Rust: slow, simple, without ggml. The oracle of the tests, and the worked example
+//! for whoever writes a backend.
 //!
-//! Weights stay as the file stores them and are decoded row by row; everything else is F32. A result does not depend
-//! on the batch size or the number of threads, bit for bit, which is what an oracle is for and more than a fast
-//! backend can promise.
+//! Weights stay as the file stores them and are decoded row by row; everything else is F32, but for the activations in
+//! front of ternary weights, which are rounded to 8 bits as BitNet does. A result does not depend on the batch size or
+//! the number of threads, bit for bit, which is what an oracle is for and more than a fast backend can promise.
 #![forbid(unsafe_code)]
 
+mod architecture;
 mod cache;
 mod context;
 mod dequantize;
@@ -13,6 +14,7 @@ mod hyperparameters;
 mod matrix;
 mod model;
 mod pass;
+mod ternary;
 mod transformer;
 
 use std::{fmt, ops::ControlFlow, sync::Arc};
@@ -55,10 +57,10 @@ impl Backend for Reference {
     }
 
     fn score(&self, device: &Device, hardware: &Hardware, model: &ModelProfile) -> Result<Score, Ineligible> {
-        if model.architecture != "llama" {
+        if architecture::Architecture::from_name(&model.architecture).is_none() {
             return Err(Ineligible::Architecture(model.architecture.clone()));
         }
-        if let Some(group) = model.groups.iter().find(|group| dequantize::decoder(group.tensor_type).is_none()) {
+        if let Some(group) = model.groups.iter().find(|group| !matrix::Matrix::supports(group.tensor_type)) {
             return Err(Ineligible::TensorType(group.tensor_type.to_string()));
         }
         if model.weight_bytes > device.memory {
@@ -134,6 +136,15 @@ mod tests {
     #[test]
     fn llama_model_that_fits_is_eligible() {
         assert!(score(|_| ()).is_ok());
+    }
+
+    #[test]
+    fn bitnet_models_are_eligible() {
+        let bitnet = |profile: &mut ModelProfile| {
+            profile.architecture = "bitnet-b1.58".to_owned();
+            profile.groups[0].tensor_type = TensorType::TQ2_0;
+        };
+        assert!(score(bitnet).is_ok());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! One pass over the weights: tokens in, logits out.
 //!
 //! The graph is Llama's (H. Touvron et al., arXiv:2302.13971) with grouped-query attention (J. Ainslie et al.,
-//! arXiv:2305.13245). Activations are rows of F32, one for each token of the pass, one behind the other.
+//! arXiv:2305.13245); BitNet's differs from it as [`Architecture`](super::architecture::Architecture) says. Activations are rows of F32, one for each token of the pass, one behind the other.
 
 use super::{
+    architecture::RopePairs,
     cache::Sequence,
     hyperparameters::Hyperparameters,
     matrix::{dot, for_each_run},
@@ -28,6 +29,7 @@ pub(super) fn run(
 ) -> Result<Vec<f32>, Cancelled> {
     let hyperparameters = &model.hyperparameters;
     let n_embd = hyperparameters.n_embd;
+    let activation = hyperparameters.architecture.activation();
     let rotations = rotations(model, items);
     let mut hidden = vec![0.0; items.len() * n_embd];
     for (row, item) in hidden.chunks_exact_mut(n_embd).zip(items) {
@@ -48,13 +50,19 @@ pub(super) fn run(
         for ((item, keys), values) in items.iter().zip(keys.chunks_exact(kv_width)).zip(values.chunks_exact(kv_width)) {
             sequences[item.sequence as usize].append(index, keys, values);
         }
-        let attended = attention(hyperparameters, sequences, index, items, &queries, threads);
+        let mut attended = attention(hyperparameters, sequences, index, items, &queries, threads);
+        if let Some(norm) = &layer.attention_sub_norm {
+            attended = rms_norm(&attended, norm, hyperparameters.norm_epsilon);
+        }
         add(&mut hidden, &layer.attention_output.apply(&attended, threads));
 
         let normed = rms_norm(&hidden, &layer.ffn_norm, hyperparameters.norm_epsilon);
         let mut gated = layer.gate.apply(&normed, threads);
         let up = layer.up.apply(&normed, threads);
-        gated.iter_mut().zip(&up).for_each(|(gate, up)| *gate = silu(*gate) * up);
+        gated.iter_mut().zip(&up).for_each(|(gate, up)| *gate = activation(*gate) * up);
+        if let Some(norm) = &layer.ffn_sub_norm {
+            gated = rms_norm(&gated, norm, hyperparameters.norm_epsilon);
+        }
         add(&mut hidden, &layer.down.apply(&gated, threads));
     }
     for item in items {
@@ -121,16 +129,26 @@ fn rotations(model: &Transformer, items: &[BatchItem]) -> Vec<(f32, f32)> {
     items.iter().flat_map(of_item).collect()
 }
 
-/// RoPE: turns neighbouring elements of every head by the angles of their token.
+/// RoPE: turns pairs of elements of every head by the angles of their token.
 fn rotate(rows: &mut [f32], heads: usize, hyperparameters: &Hyperparameters, rotations: &[(f32, f32)]) {
     let pairs = hyperparameters.rope_dimensions / 2;
     for (token, row) in rows.chunks_exact_mut(heads * hyperparameters.head_dim).enumerate() {
         let rotations = &rotations[token * pairs..][..pairs];
         for head in row.chunks_exact_mut(hyperparameters.head_dim) {
-            for ([even, odd], (cos, sin)) in head.as_chunks_mut().0.iter_mut().zip(rotations) {
-                (*even, *odd) = (*even * cos - *odd * sin, *even * sin + *odd * cos);
-            }
+            rotate_head(head, hyperparameters.architecture.rope_pairs(), rotations);
         }
+    }
+}
+
+/// Turns each pair by the cosine and sine of its angle; elements beyond the last pair stay.
+fn rotate_head(head: &mut [f32], pairs: RopePairs, rotations: &[(f32, f32)]) {
+    for (pair, (cos, sin)) in rotations.iter().enumerate() {
+        let (first, second) = match pairs {
+            RopePairs::Neighbours => (2 * pair, 2 * pair + 1),
+            RopePairs::Halves => (pair, pair + rotations.len()),
+        };
+        let (x, y) = (head[first], head[second]);
+        (head[first], head[second]) = (x * cos - y * sin, x * sin + y * cos);
     }
 }
 
@@ -155,10 +173,24 @@ fn softmax(values: &mut [f32]) {
     values.iter_mut().for_each(|value| *value /= sum);
 }
 
-fn silu(x: f32) -> f32 {
-    x / (1.0 + (-x).exp())
-}
-
 fn add(left: &mut [f32], right: &[f32]) {
     left.iter_mut().zip(right).for_each(|(left, right)| *left += right);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_neighbours_or_lie_half_the_rotated_elements_apart() {
+        // A quarter turn and none: (x, y) becomes (-y, x).
+        let rotations = [(0.0, 1.0), (1.0, 0.0)];
+        let rotated = |pairs| {
+            let mut head = [1.0, 2.0, 3.0, 4.0, 5.0];
+            rotate_head(&mut head, pairs, &rotations);
+            head
+        };
+        assert_eq!(rotated(RopePairs::Neighbours), [-2.0, 1.0, 3.0, 4.0, 5.0]);
+        assert_eq!(rotated(RopePairs::Halves), [-3.0, 2.0, 1.0, 4.0, 5.0]);
+    }
 }

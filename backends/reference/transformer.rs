@@ -1,4 +1,4 @@
-//! The weights of a llama model, read from a file.
+//! The weights of a model, read from a file.
 
 use std::{collections::HashSet, ops::ControlFlow};
 
@@ -29,10 +29,14 @@ pub(super) struct Layer {
     pub(super) query: Linear,
     pub(super) key: Linear,
     pub(super) value: Linear,
+    /// BitNet's norm before the output matrix.
+    pub(super) attention_sub_norm: Option<Vec<f32>>,
     pub(super) attention_output: Linear,
     pub(super) ffn_norm: Vec<f32>,
     pub(super) gate: Linear,
     pub(super) up: Linear,
+    /// BitNet's norm before the matrix that leads back.
+    pub(super) ffn_sub_norm: Option<Vec<f32>>,
     pub(super) down: Linear,
 }
 
@@ -144,18 +148,24 @@ impl<'a> Reader<'a> {
             query: self.linear(&name("attn_q"), query_width, n_embd)?,
             key: self.linear(&name("attn_k"), kv_width, n_embd)?,
             value: self.linear(&name("attn_v"), kv_width, n_embd)?,
+            attention_sub_norm: self.sub_norm(&name("attn_sub_norm.weight"), query_width, hyperparameters)?,
             attention_output: self.linear(&name("attn_output"), n_embd, query_width)?,
             ffn_norm: self.vector(&name("ffn_norm.weight"), n_embd)?,
             gate: self.linear(&name("ffn_gate"), n_ff, n_embd)?,
             up: self.linear(&name("ffn_up"), n_ff, n_embd)?,
+            ffn_sub_norm: self.sub_norm(&name("ffn_sub_norm.weight"), n_ff, hyperparameters)?,
             down: self.linear(&name("ffn_down"), n_embd, n_ff)?,
         })
     }
 
     fn linear(&mut self, name: &str, rows: usize, columns: usize) -> Result<Linear, LoadError> {
+        let scale = self.optional_vector(&format!("{name}.scale"), 1)?.map(|scale| scale[0]);
+        if let Some(scale) = scale.filter(|scale| !(scale.is_finite() && *scale > 0.0)) {
+            return Err(refused(format!("`{name}.scale` is {scale}, not a number above zero")));
+        }
         Ok(Linear {
             weight: self.matrix(&format!("{name}.weight"), rows, columns)?,
-            scale: self.optional_vector(&format!("{name}.scale"), 1)?.map(|scale| scale[0]),
+            scale,
             bias: self.optional_vector(&format!("{name}.bias"), rows)?,
         })
     }
@@ -178,6 +188,16 @@ impl<'a> Reader<'a> {
         }
         let data = self.read(tensor)?;
         Ok(data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+    }
+
+    /// The norm that BitNet has and Llama has not.
+    fn sub_norm(
+        &mut self,
+        name: &str,
+        length: usize,
+        hyperparameters: &Hyperparameters,
+    ) -> Result<Option<Vec<f32>>, LoadError> {
+        if hyperparameters.architecture.has_sub_norms() { self.vector(name, length).map(Some) } else { Ok(None) }
     }
 
     fn optional_vector(&mut self, name: &str, length: usize) -> Result<Option<Vec<f32>>, LoadError> {
@@ -209,6 +229,34 @@ impl<'a> Reader<'a> {
         match self.file.tensors().iter().find(|tensor| !self.taken.contains(&tensor.name)) {
             Some(tensor) => Err(refused(format!("the graph has no place for the tensor `{}`", tensor.name))),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(all(test, feature = "synth"))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
+
+    use super::*;
+    use crate::gguf::synth::SyntheticBitNet;
+
+    /// Loads the tiny BitNet with another scale for one of its matrices.
+    fn load_with_scale(scale: f32) -> Result<Transformer, LoadError> {
+        let model = SyntheticBitNet::tiny().with_ternary(TensorType::TQ2_0);
+        let mut bytes = Vec::new();
+        model.writer().unwrap().write(&mut bytes).unwrap();
+        let offset = Gguf::parse(&bytes).unwrap().tensor("blk.1.ffn_up.scale").unwrap().offset as usize;
+        bytes[offset..offset + 4].copy_from_slice(&scale.to_le_bytes());
+        let file = Gguf::parse(&bytes).unwrap();
+        Transformer::load(&file, model.shape.n_vocab as usize, &mut |_| ControlFlow::Continue(()))
+    }
+
+    #[test]
+    fn scales_that_are_no_numbers_above_zero_are_refused() {
+        assert_eq!(load_with_scale(0.125).unwrap().layers[1].up.scale, Some(0.125));
+        for scale in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            let error = load_with_scale(scale).unwrap_err();
+            assert!(error.to_string().contains("`blk.1.ffn_up.scale`"), "{scale}: {error}");
         }
     }
 }

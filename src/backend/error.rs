@@ -34,6 +34,9 @@ pub enum Ineligible {
     /// The backend does not know an element type of the model.
     #[error("does not read tensors of type {0}")]
     TensorType(String),
+    /// The backend is for models with tensors of certain types, and this one has none.
+    #[error("is for tensors of type {0}, and the model has none")]
+    NoTensorOfType(&'static str),
     /// The weights do not fit.
     #[error("needs {needed} bytes, the device has {available}")]
     Memory {

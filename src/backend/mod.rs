@@ -21,6 +21,7 @@
 mod batch;
 mod error;
 mod model;
+mod product;
 mod profile;
 mod registration;
 mod roofline;
@@ -32,6 +33,7 @@ pub use model::{
     BackendContext, BackendModel, CancelToken, ContextLimits, ContextOptions, LoadRequest, Mapping, ModelShape,
     SequenceEdit,
 };
+pub use product::{Inputs, Matrix, Product, ProductError};
 pub use profile::{ModelProfile, WeightGroup};
 #[doc(hidden)]
 pub use registration::Registration;
@@ -39,7 +41,7 @@ pub use registration::registered;
 pub use roofline::{Rates, Score, Workload, roofline};
 pub use vocabulary::{SpecialTokens, TokenizeOptions, Vocabulary};
 
-use std::{fmt, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU32, ops::ControlFlow, sync::Arc, time::Duration};
 
 use crate::hardware::Hardware;
 
@@ -82,6 +84,19 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// `None` means that this backend has nothing to measure with.
     fn measure(&self, device: &Device, budget: Duration) -> Option<Rates> {
         let _ = (device, budget);
+        None
+    }
+
+    /// Puts one matrix on `device`, to multiply with `threads` threads: for tests and benchmarks of kernels.
+    ///
+    /// `None` means that this backend computes whole models only.
+    fn product(
+        &self,
+        device: &Device,
+        matrix: Matrix<'_>,
+        threads: NonZeroU32,
+    ) -> Option<Result<Box<dyn Product>, ProductError>> {
+        let _ = (device, matrix, threads);
         None
     }
 

@@ -30,7 +30,8 @@ pub(super) fn read<R: Read>(reader: &mut Reader<'_, R>, part: usize) -> Result<H
     let key_count = reader.u64(|| "the number of keys".into())?;
     let metadata = read_metadata(reader, key_count)?;
     let alignment = alignment(&metadata)?;
-    let tensors = tensor::read_all(reader, tensor_count, alignment, part)?;
+    let architecture = metadata.get("general.architecture").and_then(Value::as_str);
+    let tensors = tensor::read_all(reader, tensor_count, alignment, part, architecture)?;
     Ok(Header { version, alignment, metadata, tensors })
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::TensorType;
+use super::{TensorType, ternary::I2S_TRAILER_BYTES};
 
 /// First bytes of every file.
 pub(super) const MAGIC: [u8; 4] = *b"GGUF";
@@ -54,6 +54,8 @@ fn part_suffix(number: u16, count: u16) -> String {
 impl TensorType {
     /// Bytes of a tensor of this shape; `None` when the shape is not possible: not 1 to 4 dimensions, one of them
     /// zero, over 2^63 elements or bytes, or rows that are not whole blocks.
+    ///
+    /// More than the blocks for I2_S alone, which has a scale behind them.
     pub fn bytes_of(self, shape: &[u64]) -> Option<u64> {
         let limit = i64::MAX as u64;
         if shape.is_empty() || shape.len() > MAX_DIMENSIONS as usize || shape.contains(&0) {
@@ -63,6 +65,8 @@ impl TensorType {
         if elements > limit || !shape[0].is_multiple_of(self.block_elements()) {
             return None;
         }
-        (elements / self.block_elements()).checked_mul(self.block_bytes()).filter(|&bytes| bytes <= limit)
+        let blocks = (elements / self.block_elements()).checked_mul(self.block_bytes())?;
+        let trailer = if self == Self::I2_S { I2S_TRAILER_BYTES } else { 0 };
+        blocks.checked_add(trailer).filter(|&bytes| bytes <= limit)
     }
 }

@@ -33,17 +33,20 @@
 mod encode;
 mod error;
 mod file;
+pub(crate) mod fork;
 mod header;
 mod layout;
 mod metadata;
-mod partial_file;
+pub(crate) mod partial_file;
 mod profile;
 mod quantization;
+pub(crate) mod quantize;
 mod reader;
 #[cfg(feature = "synth")]
 pub mod synth;
 mod tensor;
 mod tensor_type;
+pub(crate) mod ternary;
 mod validate;
 mod value;
 mod writer;
@@ -55,5 +58,6 @@ pub use profile::MemoryEstimate;
 pub use quantization::{GroupStorage, LayerStorage, Quantization, TensorGroup, TypeStorage};
 pub use tensor::TensorInfo;
 pub use tensor_type::TensorType;
+pub use ternary::I2sLayout;
 pub use value::{Array, Strings, Value, ValueType};
 pub use writer::{SplitLimit, WriteError, Writer};

@@ -9,7 +9,7 @@ use std::{
 
 /// A file beside its target; removed on drop unless [`finish`](Self::finish) moved it there.
 #[derive(Debug)]
-pub(super) struct PartialFile {
+pub(crate) struct PartialFile {
     file: File,
     path: PathBuf,
     target: PathBuf,
@@ -17,7 +17,7 @@ pub(super) struct PartialFile {
 
 impl PartialFile {
     /// Creates the file in the folder of `target`, so that moving it is one step.
-    pub(super) fn create(target: &Path) -> io::Result<Self> {
+    pub(crate) fn create(target: &Path) -> io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let Some(name) = target.file_name() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path does not name a file"));
@@ -31,12 +31,12 @@ impl PartialFile {
     }
 
     /// The open file.
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
     /// Waits until the data is on disk, and moves the file to its target.
-    pub(super) fn finish(self) -> io::Result<()> {
+    pub(crate) fn finish(self) -> io::Result<()> {
         self.file.sync_all()?;
         fs::rename(&self.path, &self.target)?;
         // The rename itself is on disk once the folder is. Not every file system can sync a folder: the data is safe.

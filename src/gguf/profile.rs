@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Gguf, GgufError, TensorInfo, validate::Keys};
+use super::{Gguf, GgufError, TensorInfo, TensorType, ternary::blocks, validate::Keys};
 use crate::backend::{ModelProfile, WeightGroup};
 
 /// Bytes of an F16 entry of the KV cache.
@@ -106,7 +106,12 @@ impl Gguf {
                 _ => (1, 1),
             };
             let share = |whole: u64| (u128::from(whole) * u128::from(numerator) / u128::from(denominator)) as u64;
-            let group = groups.entry(tensor.tensor_type).or_insert((0_u64, 0_u64));
+            // What the import makes of I2_S is what runs, in as many bytes but for the scales.
+            let tensor_type = match (tensor.tensor_type, tensor.shape.first()) {
+                (TensorType::I2_S, Some(&row)) => blocks::type_for_row(row).unwrap_or(TensorType::I2_S),
+                (other, _) => other,
+            };
+            let group = groups.entry(tensor_type).or_insert((0_u64, 0_u64));
             group.0 += share(tensor.elements());
             group.1 += share(tensor.bytes);
         }

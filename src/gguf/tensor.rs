@@ -4,6 +4,7 @@ use std::{collections::HashSet, io::Read, path::Path};
 
 use super::{
     GgufError, TensorProblem, TensorType,
+    fork::{self, Meaning},
     layout::{MAX_DIMENSIONS, MAX_TENSOR_NAME_BYTES},
     reader::Reader,
 };
@@ -48,7 +49,7 @@ impl TensorInfo {
     }
 
     /// The name without the block and the ending: `ffn_up` for `blk.7.ffn_up.weight`.
-    pub(super) fn stem(&self) -> &str {
+    pub(crate) fn stem(&self) -> &str {
         let mut stem = self.name.as_str();
         if self.block().is_some() {
             stem = stem.splitn(3, '.').nth(2).unwrap_or_default();
@@ -63,28 +64,37 @@ impl TensorInfo {
 }
 
 /// Reads `count` descriptions and places their data: [`TensorInfo::offset`] becomes absolute.
+///
+/// `architecture` is what the file says; further parts of a split model do not say it.
 pub(super) fn read_all<R: Read>(
     reader: &mut Reader<'_, R>,
     count: u64,
     alignment: u64,
     part: usize,
+    architecture: Option<&str>,
 ) -> Result<Vec<TensorInfo>, GgufError> {
     reader.expect(count, LEAST_TENSOR_BYTES, || format!("the list of {count} tensors"))?;
     // A description takes more memory than bytes in the file, so memory grows with what was really read.
     let mut tensors = Vec::with_capacity(count.min(4096) as usize);
+    let is_bitnet = architecture.is_some_and(fork::is_bitnet);
     let mut names = HashSet::with_capacity(count.min(4096) as usize);
     for index in 0..count {
-        let tensor = read_one(reader, index, part)?;
+        let tensor = read_one(reader, index, part, is_bitnet)?;
         if !names.insert(tensor.name.clone()) {
             return Err(tensor.error(reader.path(), TensorProblem::Duplicate));
         }
         tensors.push(tensor);
     }
-    place(reader, &mut tensors, alignment)?;
+    place(reader, &mut tensors, alignment, is_bitnet)?;
     Ok(tensors)
 }
 
-fn read_one<R: Read>(reader: &mut Reader<'_, R>, index: u64, part: usize) -> Result<TensorInfo, GgufError> {
+fn read_one<R: Read>(
+    reader: &mut Reader<'_, R>,
+    index: u64,
+    part: usize,
+    is_bitnet: bool,
+) -> Result<TensorInfo, GgufError> {
     let described_at = reader.position();
     let path = reader.path();
     let name = read_name(reader, index)?;
@@ -101,8 +111,15 @@ fn read_one<R: Read>(reader: &mut Reader<'_, R>, index: u64, part: usize) -> Res
     let id = reader.u32(what)?;
     let offset = reader.u64(what)?;
     let Some(tensor_type) = TensorType::from_id(id) else {
-        return Err(error(TensorProblem::UnknownType { id, origin: origin(id) }));
+        return Err(error(TensorProblem::UnknownType { id, origin: fork::origin(id) }));
     };
+    // Of a further part the architecture is not known: `validate` sees the whole model.
+    if tensor_type == TensorType::I2_S && !is_bitnet && part == 0 {
+        return Err(error(TensorProblem::UnknownType { id, origin: fork::origin(id) }));
+    }
+    if is_bitnet && let Some(Meaning::Certain(origin)) = fork::meaning_in_bitnet(tensor_type) {
+        return Err(error(TensorProblem::UnknownType { id, origin }));
+    }
     let Some(bytes) = tensor_type.bytes_of(&shape) else {
         let row = shape[0];
         let whole_rows = row.is_multiple_of(tensor_type.block_elements());
@@ -140,13 +157,28 @@ fn read_name<R: Read>(reader: &mut Reader<'_, R>, index: u64) -> Result<String, 
 }
 
 /// ggml requires each tensor to begin where the one before it ends, padded: no gap, no overlap, no other order.
-fn place<R: Read>(reader: &Reader<'_, R>, tensors: &mut [TensorInfo], alignment: u64) -> Result<(), GgufError> {
+fn place<R: Read>(
+    reader: &Reader<'_, R>,
+    tensors: &mut [TensorInfo],
+    alignment: u64,
+    is_bitnet: bool,
+) -> Result<(), GgufError> {
     let path = reader.path();
     // The header ends below `HEADER_LIMIT`, so this cannot overflow.
     let data = reader.position().next_multiple_of(alignment);
     let mut expected = 0_u64;
-    for tensor in tensors {
+    for index in 0..tensors.len() {
+        let (before, rest) = tensors.split_at_mut(index);
+        let tensor = &mut rest[0];
         if tensor.offset != expected {
+            // The tensor before has another length than its type says: the type may be a fork's.
+            if is_bitnet
+                && let Some(before) = before.last()
+                && let Some(Meaning::IfMisfitting(origin)) = fork::meaning_in_bitnet(before.tensor_type)
+            {
+                let problem = TensorProblem::UnknownType { id: before.tensor_type.id(), origin };
+                return Err(before.error(path, problem));
+            }
             return Err(tensor.error(path, TensorProblem::Offset { found: tensor.offset, expected }));
         }
         let end = expected.checked_add(tensor.bytes).filter(|&end| end < i64::MAX as u64 - data - alignment);
@@ -169,18 +201,4 @@ fn place<R: Read>(reader: &Reader<'_, R>, tensors: &mut [TensorInfo], alignment:
         expected = end.next_multiple_of(alignment);
     }
     Ok(())
-}
-
-/// Where an element type that ggml does not have is known from.
-fn origin(id: u32) -> &'static str {
-    match id {
-        4 | 5 => "Q4_2 or Q4_3, which ggml removed in 2023; convert the original model again",
-        31..=33 => "Q4_0 repacked for ARM, which ggml now does at load; quantise to Q4_0",
-        36 => "I2_S of BitNet files (bitnet.cpp), or IQ4_NL repacked for ARM; import BitNet files first",
-        37 | 38 => "TL1 of BitNet files, or IQ4_NL repacked for ARM; convert the original model again",
-        97 => "Q8_0_X4 of ik_llama.cpp, which only that fork reads",
-        98..=199 => "which only forks have (ik_llama.cpp numbers its types from 97); quantise with llama.cpp",
-        200..=399 => "which only ik_llama.cpp has (its repacked types); quantise with llama.cpp",
-        _ => "which does not exist; the file is damaged or newer than this program",
-    }
 }

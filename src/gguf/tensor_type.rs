@@ -110,6 +110,9 @@ tensor_types! {
     TQ1_0, 34, "TQ1_0", 256, 54, true;
     /// Ternary, 2.06 bits.
     TQ2_0, 35, "TQ2_0", 256, 66, true;
+    /// Ternary, 2 bits, one scale a tensor: bitnet.cpp's form, which ggml does not have. See
+    /// [`I2sLayout`](super::I2sLayout).
+    I2_S, 36, "I2_S", 64, 16, true;
     /// 4-bit float, shared exponent a block of 32 (OCP MX).
     MXFP4, 39, "MXFP4", 32, 17, true;
     /// 4-bit float, E4M3 scales.

@@ -7,7 +7,7 @@ use gguf_loader::{
 
 use crate::{
     checks,
-    models::{Model, TYPES},
+    models::{Model, TERNARY_TYPES, TYPES},
     subject::{Subject, best, distance, open, options, prompt},
 };
 
@@ -52,13 +52,17 @@ fn logits_agree_with_the_reference_in_every_type(subject: &Subject) {
     for &tensor_type in TYPES {
         agree(subject, Model::Tiny(tensor_type), tolerance(tensor_type));
     }
+    for &tensor_type in TERNARY_TYPES {
+        agree(subject, Model::Ternary(tensor_type), tolerance(tensor_type));
+    }
 }
 
 fn logits_agree_with_the_reference_with_all_optional_tensors(subject: &Subject) {
     agree(subject, Model::Full, tolerance(TensorType::F32));
 }
 
-fn agree(subject: &Subject, model: Model, tolerance: f64) {
+/// Asserts that the logits of `model` are within `tolerance` of those of the reference.
+pub(crate) fn agree(subject: &Subject, model: Model, tolerance: f64) {
     let reference = registered().find(|backend| backend.id() == "reference");
     let backend = reference.expect("these checks are ignored without the reference");
     let device = backend.devices(&subject.hardware).expect("the reference runs everywhere").remove(0);

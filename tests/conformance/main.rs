@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod agreement;
+mod bitnet;
 mod cancelling;
 mod concurrency;
 mod contexts;
@@ -25,7 +26,7 @@ mod vocabulary;
 
 use std::{process::ExitCode, sync::Arc};
 
-use gguf_loader::{backend::registered, hardware::Hardware};
+use gguf_loader::{backend::registered, gguf::TensorType, hardware::Hardware};
 use libtest_mimic::{Arguments, Trial};
 use models::{Model, Models};
 use subject::{Subject, open_file, request, skipped};
@@ -89,7 +90,7 @@ fn main() -> ExitCode {
 }
 
 /// Checks that need something, and what is missing of it.
-fn conditional(subject: &Subject) -> [(&'static [Check], Option<&'static str>); 3] {
+fn conditional(subject: &Subject) -> [(&'static [Check], Option<&'static str>); 6] {
     let file = open_file(&subject.models.path(Model::BytePairVocabulary));
     let tokenises = subject.backend.vocabulary(&request(&file)).is_some();
     // That the reference agrees with itself would say nothing; `recorded` is what it is held against.
@@ -99,7 +100,13 @@ fn conditional(subject: &Subject) -> [(&'static [Check], Option<&'static str>); 
         let compiled = registered().any(|backend| backend.id() == "reference");
         (!compiled).then_some("the reference backend is not compiled in")
     };
+    let unknown = |model| (!subject.runs(model)).then_some("it does not run the architecture");
+    let bitnet = unknown(Model::BitNet(TensorType::TQ2_0));
+    let b158 = unknown(Model::BitNetB158(TensorType::TQ2_0));
     [
+        (bitnet::CHECKS, bitnet),
+        (bitnet::b158::CHECKS, bitnet.or(b158)),
+        (bitnet::agreement::CHECKS, b158.or(reference)),
         (vocabulary::CHECKS, (!tokenises).then_some("it cannot tokenise")),
         (agreement::CHECKS, reference),
         (real_model::CHECKS, real_model::path().is_none().then_some("GGUF_LOADER_TEST_MODEL names no file")),

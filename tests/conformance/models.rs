@@ -1,10 +1,10 @@
 //! The models of the suite: synthetic, written once into a folder of their own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use gguf_loader::gguf::{
     TensorType,
-    synth::{OptionalTensors, Output, SyntheticModel, Tokenizer},
+    synth::{OptionalTensors, Output, SynthError, SyntheticBitNet, SyntheticModel, Tokenizer},
 };
 use tempfile::TempDir;
 
@@ -23,11 +23,20 @@ pub(crate) const TYPES: &[TensorType] = &[
     TensorType::Q6_K,
 ];
 
+/// The ternary types.
+pub(crate) const TERNARY_TYPES: &[TensorType] = &[TensorType::TQ1_0, TensorType::TQ2_0, TensorType::Q2_0];
+
 /// A model of the suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Model {
     /// The tiny model in one element type.
     Tiny(TensorType),
+    /// The tiny model with its blocks in a ternary type: a scale for each block of weights, embedding in F16.
+    Ternary(TensorType),
+    /// BitNet with SiLU, its blocks in this type and a scale for each matrix; in F32 the embedding is too.
+    BitNet(TensorType),
+    /// The same weights in the graph of 2B-4T, with the squared ReLU.
+    BitNetB158(TensorType),
     /// With every tensor that a llama model may have: biases, RoPE factors, a separate output matrix.
     Full,
     /// More layers and width, so that a long prompt takes a while everywhere.
@@ -42,11 +51,13 @@ pub(crate) enum Model {
 pub(crate) const USUAL: Model = Model::Tiny(TensorType::Q8_0);
 
 impl Model {
-    /// The description; the same as that of the recorded logits.
+    /// The description of a llama model; the same as that of the recorded logits.
     pub(crate) fn describe(self) -> SyntheticModel {
         let tiny = SyntheticModel::tiny().with_seed(1);
         match self {
             Model::Tiny(tensor_type) => tiny.with_type(tensor_type),
+            Model::Ternary(tensor_type) => tiny.with_type(TensorType::F16).with_block_type(tensor_type),
+            Model::BitNet(_) | Model::BitNetB158(_) => unreachable!("described by `bitnet`"),
             Model::Full => {
                 let mut model = tiny.with_type(TensorType::F32);
                 model.shape.output = Output::Separate;
@@ -64,9 +75,22 @@ impl Model {
         }
     }
 
+    fn write(self, path: &Path) -> Result<(), SynthError> {
+        match self {
+            Model::BitNet(tensor_type) => bitnet(tensor_type).with_architecture("bitnet").write_file(path),
+            Model::BitNetB158(tensor_type) => bitnet(tensor_type).write_file(path),
+            other => other.describe().write_file(path),
+        }
+    }
+
     fn file_name(self) -> String {
         format!("{self:?}.gguf")
     }
+}
+
+fn bitnet(tensor_type: TensorType) -> SyntheticBitNet {
+    let bitnet = SyntheticBitNet::tiny().with_seed(1).with_ternary(tensor_type);
+    if tensor_type == TensorType::F32 { bitnet.with_embedding(tensor_type) } else { bitnet }
 }
 
 /// The folder with all models; removed when dropped.
@@ -77,8 +101,16 @@ impl Models {
     pub(crate) fn write() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let others = [Model::Full, Model::Slow, Model::SentencePieceVocabulary, Model::BytePairVocabulary];
-        for model in TYPES.iter().map(|&tensor_type| Model::Tiny(tensor_type)).chain(others) {
-            model.describe().write_file(folder.path().join(model.file_name())).expect("a model of the suite");
+        let of_types = |model: fn(TensorType) -> Model, types: &'static [TensorType]| {
+            types.iter().map(move |&tensor_type| model(tensor_type))
+        };
+        let models = of_types(Model::Tiny, TYPES)
+            .chain(of_types(Model::Ternary, TERNARY_TYPES))
+            .chain(of_types(Model::BitNet, &[TensorType::F32, TensorType::TQ2_0]))
+            .chain(of_types(Model::BitNetB158, TERNARY_TYPES))
+            .chain(others);
+        for model in models {
+            model.write(&folder.path().join(model.file_name())).expect("a model of the suite");
         }
         Self(folder)
     }

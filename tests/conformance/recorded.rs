@@ -6,7 +6,7 @@ use gguf_loader::{backend::Batch, gguf::TensorType};
 use crate::{
     agreement::{assert_agree, tolerance},
     checks,
-    models::{Model, TYPES},
+    models::{Model, TERNARY_TYPES, TYPES},
     subject::{Subject, open, options},
 };
 
@@ -15,24 +15,33 @@ checks! {
 }
 
 fn logits_agree_with_those_recorded_from_llama_cpp(subject: &Subject) {
-    let tiny = TYPES.iter().map(|&tensor_type| (Model::Tiny(tensor_type), tensor_type));
-    for (model, tensor_type) in tiny.chain([(Model::Full, TensorType::F32)]) {
-        // The recordings were made with a KV cache in F32, and with F32 weights nothing else is rounded either.
-        let exact = subject.backend.id() == "reference" && tensor_type == TensorType::F32;
-        let tolerance = if exact { 0.0005 } else { tolerance(tensor_type) };
-        let recording = Recording::read(model);
-        let mut batch = Batch::new();
-        for (position, &token) in recording.tokens.iter().enumerate() {
-            batch.push(token, position as u32, 0, true);
-        }
-        let mut context = open(&subject.load(model), &options());
-        context.decode(&batch).expect("a valid batch");
-        assert!(recording.rows.len() > 10);
-        for (position, expected) in &recording.rows {
-            let logits = context.logits(*position).expect("asked for");
-            let what = format!("{model:?}, position {position}");
-            assert_agree(&log_probabilities(logits), expected, tolerance, &what);
-        }
+    // The recordings were made with a KV cache in F32, and with F32 weights nothing else is rounded either.
+    let exact = |tensor_type| subject.backend.id() == "reference" && tensor_type == TensorType::F32;
+    for &tensor_type in TYPES {
+        let tolerance = if exact(tensor_type) { 0.0005 } else { tolerance(tensor_type) };
+        agree_with_recording(subject, Model::Tiny(tensor_type), tolerance);
+    }
+    for &tensor_type in TERNARY_TYPES {
+        agree_with_recording(subject, Model::Ternary(tensor_type), tolerance(tensor_type));
+    }
+    let tolerance = if exact(TensorType::F32) { 0.0005 } else { tolerance(TensorType::F32) };
+    agree_with_recording(subject, Model::Full, tolerance);
+}
+
+/// Asserts that the logits are within `tolerance` of the recorded ones.
+pub(crate) fn agree_with_recording(subject: &Subject, model: Model, tolerance: f64) {
+    let recording = Recording::read(model);
+    let mut batch = Batch::new();
+    for (position, &token) in recording.tokens.iter().enumerate() {
+        batch.push(token, position as u32, 0, true);
+    }
+    let mut context = open(&subject.load(model), &options());
+    context.decode(&batch).expect("a valid batch");
+    assert!(recording.rows.len() > 10);
+    for (position, expected) in &recording.rows {
+        let logits = context.logits(*position).expect("asked for");
+        let what = format!("{model:?}, position {position}");
+        assert_agree(&log_probabilities(logits), expected, tolerance, &what);
     }
 }
 
@@ -46,7 +55,8 @@ struct Recording {
 impl Recording {
     fn read(model: Model) -> Self {
         let name = match model {
-            Model::Tiny(tensor_type) => tensor_type.name().to_lowercase(),
+            Model::Tiny(tensor_type) | Model::Ternary(tensor_type) => tensor_type.name().to_lowercase(),
+            Model::BitNet(tensor_type) => format!("bitnet_{}", tensor_type.name().to_lowercase()),
             other => format!("{other:?}").to_lowercase(),
         };
         let path = format!("{}/tests/fixtures/llama.cpp/{name}.logits", env!("CARGO_MANIFEST_DIR"));

@@ -4,8 +4,8 @@ use std::{num::NonZeroU32, ops::ControlFlow, path::Path, sync::Arc};
 
 use gguf_loader::{
     backend::{
-        Backend, BackendContext, BackendModel, Batch, ContextOptions, Device, LoadError, LoadRequest, Position,
-        SequenceId, Token,
+        Backend, BackendContext, BackendModel, Batch, ContextOptions, Device, Ineligible, LoadError, LoadRequest,
+        Position, SequenceId, Token,
     },
     gguf::Gguf,
     hardware::Hardware,
@@ -29,6 +29,15 @@ impl Subject {
         models: Arc<Models>,
     ) -> Self {
         Self { backend, device, hardware, models }
+    }
+
+    /// Whether the backend knows the model's architecture.
+    pub(crate) fn runs(&self, model: Model) -> bool {
+        let file = open_file(&self.models.path(model));
+        let request = request(&file);
+        let profile = request.profile();
+        let score = self.backend.score(&self.device, &self.hardware, profile);
+        !matches!(score, Err(Ineligible::Architecture(_)))
     }
 
     /// Loads a model of the suite.

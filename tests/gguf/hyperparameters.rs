@@ -50,6 +50,23 @@ fn block_counts_that_llama_cpp_asserts_are_refused() {
     refuse_each!("llama.nextn_predict_layers", [3_u32]);
 }
 
+// models/bitnet.cpp: matrices of the embedding's width are reshaped to the heads of the first block.
+#[test]
+fn heads_that_do_not_fill_the_width_of_a_bitnet_are_refused() {
+    for architecture in ["bitnet", "bitnet-25", "bitnet-b1.58"] {
+        let key = |name: &str| format!("{architecture}.{name}");
+        accept(keys_of(architecture).set(key("attention.key_length"), 16_u32));
+        let mut wide = keys_of(architecture);
+        wide.set(key("attention.key_length"), 32_u32).set(key("attention.value_length"), 32_u32);
+        refuse_for(&wide, &key("attention.key_length"));
+        for name in ["attention.head_count", "attention.head_count_kv", "feed_forward_length"] {
+            accept(keys_of(architecture).set(key(name), vec![4_u32; 4]));
+            refuse_for(keys_of(architecture).set(key(name), vec![4_u32, 4, 2, 4]), &key(name));
+        }
+        refuse_for(keys_of(architecture).set(key("attention.value_length"), 8_u32), &key("attention.value_length"));
+    }
+}
+
 #[test]
 fn heads_that_do_not_divide_are_refused() {
     refuse_each!("llama.attention.head_count", [0_u32, 6, u32::MAX, vec![4_u32], vec![4_u32, 0]]);

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
+mod bitnet;
 mod damage;
 mod files;
 mod frame;

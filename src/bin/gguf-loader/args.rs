@@ -9,8 +9,8 @@ use gguf_loader::{
 };
 
 use crate::commands::{
-    bench::Bench, completions::Completions, detokenize::Detokenize, devices::Devices, inspect::Inspect,
-    knobs::KnobsTable, perplexity::Perplexity, run::Run, select::Select, tokenize::Tokenize,
+    bench::Bench, completions::Completions, convert::Convert, detokenize::Detokenize, devices::Devices, import::Import,
+    inspect::Inspect, knobs::KnobsTable, perplexity::Perplexity, run::Run, select::Select, tokenize::Tokenize,
 };
 
 /// The codes of [`Exit`](crate::failure::Exit), for people.
@@ -19,7 +19,7 @@ Exit codes:
     0  success, also when the reader of stdout closed it
     1  unexpected failure
     2  usage: an argument or an environment variable makes no sense
-    3  file: missing, unreadable, a folder, no GGUF, truncated, damaged
+    3  file: missing, unreadable, a folder, no GGUF, truncated, damaged, cannot be written
     4  model: architecture or tensor type not supported, no weights, no tokenizer
     5  backend: not known, not compiled in, not usable on this machine, denied
     6  memory: the weights or the context do not fit
@@ -63,10 +63,12 @@ pub(crate) enum Command {
     Devices(Devices),
     Select(Select),
     Inspect(Inspect),
+    Import(Import),
     Tokenize(Tokenize),
     Detokenize(Detokenize),
     Perplexity(Perplexity),
     Bench(Bench),
+    Convert(Convert),
     Knobs(KnobsTable),
     Completions(Completions),
 }

@@ -4,8 +4,10 @@ use std::{error::Error, path::Path, process::ExitCode};
 
 use gguf_loader::{
     backend::{self, ContextError, DecodeError, Ineligible, VocabularyError},
+    convert::ConvertError,
     generation::GenerateError,
     gguf::{GgufError, TensorProblem},
+    import::{CacheError, ImportError},
     knobs::KnobError,
     model,
     perplexity::PerplexityError,
@@ -135,11 +137,34 @@ impl From<model::LoadError> for Failure {
     fn from(error: model::LoadError) -> Self {
         match error {
             model::LoadError::Gguf(error) => error.into(),
+            model::LoadError::Import(error) => error.into(),
             model::LoadError::Knob(error) => error.into(),
             model::LoadError::Choose(error) => error.into(),
             model::LoadError::Backend(error) => Self::of_load(&error),
             other => Self::new(Exit::Unexpected, &other),
         }
+    }
+}
+
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        const BY_HAND: &str = "`gguf-loader import MODEL OUT` imports by hand; `gguf-loader knobs` lists the settings";
+        let (exit, help) = match error {
+            // Nothing but Ctrl-C cancels in this program.
+            ImportError::Cancelled => return Self::interrupted(),
+            ImportError::Gguf(error) => return error.into(),
+            ImportError::SameFile { .. } => (Exit::Usage, Some("give the output another name")),
+            ImportError::Layout { .. } => (Exit::Usage, Some("force the layout of the file's writer with --layout")),
+            ImportError::Cache(CacheError::NoFolder | CacheError::Budget { .. }) => (Exit::Usage, Some(BY_HAND)),
+            ImportError::Cache(_) => (Exit::File, Some(BY_HAND)),
+            ImportError::Full { .. } => (Exit::File, Some("make room, or write to another disk")),
+            ImportError::Code { .. } | ImportError::Scale { .. } => (Exit::File, Some("fetch the file again")),
+            ImportError::Read { .. } | ImportError::Write(_) | ImportError::Changed { .. } => (Exit::File, None),
+            ImportError::OutputMatrix { .. } => (Exit::Model, Some("keep the output matrix: --output-matrix keep")),
+            ImportError::NotNeeded { .. } => (Exit::Model, Some("load the file as it is")),
+            _ => (Exit::Model, None),
+        };
+        Self::new(exit, &error).with_help(help)
     }
 }
 
@@ -217,6 +242,8 @@ impl From<TokenizerError> for Failure {
     fn from(error: TokenizerError) -> Self {
         match error {
             TokenizerError::Gguf(error) => error.into(),
+            TokenizerError::Import(error) => error.into(),
+            TokenizerError::Knob(error) => error.into(),
             other => Self::from(&other),
         }
     }
@@ -294,6 +321,22 @@ impl From<GenerateError> for Failure {
             | GenerateError::NoMemory
             | GenerateError::NotANumber => (Exit::Model, None),
             _ => (Exit::Unexpected, None),
+        };
+        Self::new(exit, &error).with_help(help)
+    }
+}
+
+impl From<ConvertError> for Failure {
+    fn from(error: ConvertError) -> Self {
+        let (exit, help) = match error {
+            // Nothing but Ctrl-C cancels in this program.
+            ConvertError::Cancelled => return Self::interrupted(),
+            ConvertError::Missing { .. } => (Exit::File, Some("fetch all files of the repository into one folder")),
+            ConvertError::Config { .. } | ConvertError::Tokenizer { .. } | ConvertError::UnknownTensor { .. } => {
+                (Exit::Model, Some("llama.cpp's convert_hf_to_gguf.py converts models of other architectures"))
+            }
+            ConvertError::Row { .. } => (Exit::Model, None),
+            _ => (Exit::File, None),
         };
         Self::new(exit, &error).with_help(help)
     }

@@ -10,6 +10,7 @@
 //! # Ok::<(), gguf_loader::gguf::synth::SynthError>(())
 //! ```
 
+mod bitnet;
 pub(crate) mod quantize;
 mod random;
 mod vocabulary;
@@ -17,6 +18,7 @@ mod weights;
 
 use std::path::Path;
 
+pub use bitnet::{BitNetShape, SyntheticBitNet};
 pub use vocabulary::Tokenizer;
 
 use super::{TensorType, WriteError, Writer};
@@ -103,7 +105,7 @@ pub enum SynthError {
     /// Sizes that do not agree: see [`Shape`].
     #[error("{0}")]
     Shape(String),
-    /// Use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K.
+    /// Use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, TQ1_0, TQ2_0 or Q2_0.
     #[error("random weights cannot be stored as {0}")]
     TensorType(TensorType),
     /// A row that is no whole number of blocks, or a file that cannot be written.
@@ -171,6 +173,12 @@ impl SyntheticModel {
     /// Stores all matrices as `tensor_type`.
     pub fn with_type(mut self, tensor_type: TensorType) -> Self {
         self.types = tensor_type.into();
+        self
+    }
+
+    /// Stores the matrices of the blocks as `tensor_type`; embedding and output keep their types.
+    pub fn with_block_type(mut self, tensor_type: TensorType) -> Self {
+        self.types = WeightTypes { embedding: self.types.embedding, output: self.types.output, ..tensor_type.into() };
         self
     }
 
@@ -270,6 +278,8 @@ fn file_type(tensor_type: TensorType) -> u32 {
         TensorType::Q5_K => 16,
         TensorType::Q6_K => 18,
         TensorType::BF16 => 32,
+        TensorType::TQ1_0 => 36,
+        TensorType::TQ2_0 => 37,
         _ => 0,
     }
 }

@@ -1,11 +1,11 @@
 //! `f32` to stored weights.
 //!
-//! Plain floats and the blocks of 32 follow ggml's reference quantisation bit for bit. The K-quants take the extremes
+//! Plain floats, the ternary types and the blocks of 32 follow ggml's reference quantisation bit for bit. The K-quants take the extremes
 //! of each group for its scale and minimum, where ggml searches for better ones: valid, a little coarser.
 
 use half::{bf16, f16};
 
-use crate::gguf::TensorType;
+use crate::gguf::{TensorType, quantize::q8_0_block, ternary::blocks};
 
 /// Appends the blocks of a row.
 pub(crate) type Encoder = fn(&[f32], &mut Vec<u8>);
@@ -26,19 +26,15 @@ pub(crate) fn encoder(tensor_type: TensorType) -> Option<Encoder> {
         TensorType::Q4_K => |row, bytes| each_block(row, bytes, q4_k_block),
         TensorType::Q5_K => |row, bytes| each_block(row, bytes, q5_k_block),
         TensorType::Q6_K => |row, bytes| each_block(row, bytes, q6_k_block),
+        TensorType::TQ1_0 => |row, bytes| ternary_row(row, TensorType::TQ1_0, bytes),
+        TensorType::TQ2_0 => |row, bytes| ternary_row(row, TensorType::TQ2_0, bytes),
+        TensorType::Q2_0 => |row, bytes| ternary_row(row, TensorType::Q2_0, bytes),
         _ => return None,
     })
 }
 
 fn each_block<const ELEMENTS: usize>(row: &[f32], bytes: &mut Vec<u8>, encode: fn(&[f32; ELEMENTS], &mut Vec<u8>)) {
     row.as_chunks().0.iter().for_each(|block| encode(block, bytes));
-}
-
-fn q8_0_block(block: &[f32; 32], bytes: &mut Vec<u8>) {
-    let largest = block.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
-    let d = largest / 127.0;
-    push_f16(bytes, d);
-    bytes.extend(block.iter().map(|value| ((value * inverse(d)).round() as i8).cast_unsigned()));
 }
 
 fn q4_0_block(block: &[f32; 32], bytes: &mut Vec<u8>) {
@@ -142,6 +138,20 @@ fn q6_k_block(block: &[f32; 256], bytes: &mut Vec<u8>) {
     }
     bytes.extend(scales.map(i8::cast_unsigned));
     push_f16(bytes, d);
+}
+
+/// The largest magnitude of a block is its scale: a row of -1, 0 and 1 is stored without loss, with scales of 1.
+fn ternary_row(row: &[f32], tensor_type: TensorType, bytes: &mut Vec<u8>) {
+    let Some(pack) = blocks::packer(tensor_type) else { return };
+    for block in row.chunks_exact(tensor_type.block_elements() as usize) {
+        let d = farthest_from_zero(block).abs();
+        let codes: Vec<u8> = block.iter().map(|value| ((value * inverse(d)).round() + 1.0) as u8).collect();
+        let start = bytes.len();
+        pack(&codes, bytes);
+        // The packed scale is 1: Q2_0 begins with it, the others end with it.
+        let scale = if tensor_type == TensorType::Q2_0 { start } else { bytes.len() - 2 };
+        bytes[scale..scale + 2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
+    }
 }
 
 /// `1 / scale`, or zero for a block of zeros.

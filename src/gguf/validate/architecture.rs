@@ -13,6 +13,8 @@ const EQUAL_HEADS: &[&str] = &[
     "bailingmoe2",
     "bert",
     "bitnet",
+    "bitnet-25",
+    "bitnet-b1.58",
     "bloom",
     "chameleon",
     "chatglm",
@@ -210,6 +212,8 @@ pub(super) fn check(gguf: &Gguf, keys: &Keys<'_>) -> Result<(), GgufError> {
     head_sizes(keys)?;
     const MANY: u64 = 1 << 24;
     match keys.architecture() {
+        // The second and third are this crate's, on llama.cpp's graph of the first.
+        "bitnet" | "bitnet-25" | "bitnet-b1.58" => bitnet(keys),
         "ernie4_5-moe" => keys.integer_in("interleave_moe_layer_step", 1..=MANY).map(drop),
         "grovemoe" => keys.integer_in("experts_per_group", 1..=MANY).map(drop),
         "nanbeige" => {
@@ -294,6 +298,9 @@ fn rwkv6(gguf: &Gguf, keys: &Keys<'_>) -> Result<(), GgufError> {
         token_shifts(keys)?;
     }
     let layers = layers_with_weights(gguf, keys)?;
+    if layers == 0 {
+        return Ok(());
+    }
     for layer in 0..layers {
         let name = |part: &str| format!("blk.{layer}.time_mix_lerp_{part}.weight");
         if fused_only || gguf.tensor(&name("fused")).is_some() {
@@ -326,6 +333,27 @@ fn token_shifts(keys: &Keys<'_>) -> Result<(), GgufError> {
 /// The blocks, or none in a file without weights.
 fn layers_with_weights(gguf: &Gguf, keys: &Keys<'_>) -> Result<u64, GgufError> {
     if gguf.tensors().is_empty() { Ok(0) } else { Ok(keys.integer("block_count")?.unwrap_or(0)) }
+}
+
+/// Query and key matrices are as wide as the embedding and its share of key heads, whatever the head size; the graph
+/// reshapes their products to heads (ggml_reshape_3d: ne0 * ne1 * ne2 == nelements) by the numbers of the first block.
+fn bitnet(keys: &Keys<'_>) -> Result<(), GgufError> {
+    let Some(layers) = keys.integer("block_count")? else { return Ok(()) };
+    for name in ["attention.head_count", "attention.head_count_kv", "feed_forward_length"] {
+        if let Some(numbers) = keys.per_layer(name, layers)?
+            && let Some(other) = numbers.iter().find(|&&number| number != numbers[0])
+        {
+            return Err(keys.wrong(name, other, format!("{} in every block", numbers[0])));
+        }
+    }
+    let heads = keys.per_layer("attention.head_count", layers)?.and_then(|heads| heads.first().copied());
+    if let (Some(width), Some(heads), Some(head)) =
+        (keys.integer("embedding_length")?, heads, keys.integer("attention.key_length")?)
+        && heads.checked_mul(head) != Some(width)
+    {
+        return Err(keys.wrong("attention.key_length", head, format!("{width} over {heads} heads")));
+    }
+    Ok(())
 }
 
 fn gemma_embedding(keys: &Keys<'_>) -> Result<(), GgufError> {

@@ -1,18 +1,32 @@
 //! Element types that ggml's CPU operators compute with.
 
-use crate::gguf::{Gguf, GgufError, TensorInfo, TensorProblem, TensorType};
+use crate::gguf::{Gguf, GgufError, TensorInfo, TensorProblem, TensorType, fork};
 
 /// Checks the type of every weight.
 ///
 /// ggml's `type_traits_cpu` has no dot product for plain integers, F64 and the types of activations: a matrix of them
 /// calls a null pointer. Element-wise operators take F32 beside F32 hidden states and abort for anything else.
+///
+/// I2_S is none of ggml's types. It passes where [`import`](crate::import) can transcode it, and nowhere else.
 pub(super) fn check(gguf: &Gguf) -> Result<(), GgufError> {
+    let is_bitnet = gguf.architecture().is_ok_and(fork::is_bitnet);
     for tensor in gguf.tensors() {
-        let Some(expected) = offence(tensor) else { continue };
+        let Some(expected) = misplaced_i2_s(tensor, is_bitnet).or_else(|| offence(tensor)) else { continue };
         let problem = TensorProblem::Type { tensor_type: tensor.tensor_type, expected };
         return Err(tensor.error(&gguf.parts()[tensor.part].path, problem));
     }
     Ok(())
+}
+
+fn misplaced_i2_s(tensor: &TensorInfo, is_bitnet: bool) -> Option<&'static str> {
+    let is_matrix = tensor.block().is_some() && tensor.name.ends_with(".weight") && tensor.shape.len() == 2;
+    match tensor.tensor_type {
+        TensorType::I2_S if !is_bitnet => Some(
+            "which is read only in BitNet models (bitnet-b1.58, bitnet-25, bitnet); convert the original model again",
+        ),
+        TensorType::I2_S if !is_matrix => Some("which only the matrices of a block may have"),
+        _ => None,
+    }
 }
 
 fn offence(tensor: &TensorInfo) -> Option<&'static str> {

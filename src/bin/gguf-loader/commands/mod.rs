@@ -2,8 +2,10 @@
 
 pub(crate) mod bench;
 pub(crate) mod completions;
+pub(crate) mod convert;
 pub(crate) mod detokenize;
 pub(crate) mod devices;
+pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod knobs;
 pub(crate) mod perplexity;

@@ -1,0 +1,277 @@
+// The graph of BitNet b1.58 2B-4T (S. Ma et al.: BitNet b1.58 2B4T Technical Report, 2025, section 2), with libllama's loader,
+// vocabulary, KV cache and contexts.
+//
+// libllama's own `bitnet` architecture is the older model: the same tensors, and SiLU where this one has a squared ReLU. So
+// the class below inherits its tensors and replaces the graph. Files of this model call the architecture `bitnet-b1.58` or
+// `bitnet-25`, and their keys begin so; libllama looks for keys that begin with `bitnet`, so they are renamed in memory.
+//
+// Where the weights lie in the ternary buffer, products that share an input are one node each (operation.h). On any other
+// buffer, and for a context with LoRA adapters, the graph has libllama's own nodes.
+
+#include "architecture.h"
+
+#include "kernels/operation.h"
+
+#include "gguf.h"
+#include "llama-model-loader.h"
+#include "models/models.h"
+
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <vector>
+
+namespace bitnet {
+namespace {
+
+const char * const ARCHITECTURES[] = {"bitnet-b1.58", "bitnet-25"};
+
+// The least magnitude that a row of activations is scaled to, as in the model's training.
+constexpr float FLOOR = 1e-5f;
+
+// The nodes that a layer multiplies in.
+struct Operations {
+    gl_ternary_operation qkv, attention_output, gate_up, down;
+
+    explicit Operations(float epsilon, bool scales)
+        : qkv{3, true, false, scales, false, epsilon, FLOOR}, attention_output{1, true, true, scales, false, epsilon, FLOOR},
+          gate_up{2, true, false, scales, true, epsilon, FLOOR}, down{1, true, true, scales, false, epsilon, FLOOR} {}
+};
+
+// Never called: the buffer's traits compute the node.
+void computed_elsewhere(ggml_tensor *, int, int, void *) {
+    GGML_ABORT("a ternary operation reached a backend without the ternary buffer");
+}
+
+struct Model : llama_model_bitnet {
+    explicit Model(const llama_model_params & params) : llama_model_bitnet(params) {}
+
+    void load_arch_tensors(llama_model_loader & loader) override {
+        llama_model_bitnet::load_arch_tensors(loader);
+        // A tensor of its own, so that the output matrix may lie in another buffer than the embeddings.
+        const int64_t width = hparams.n_embd, rows = vocab.n_tokens();
+        output = create_tensor(tn(LLM_TENSOR_OUTPUT, "weight"), {width, rows}, TENSOR_NOT_REQUIRED);
+        if (!output) {
+            output = create_tensor(tn(LLM_TENSOR_TOKEN_EMBD, "weight"), {width, rows}, TENSOR_DUPLICATED);
+        }
+    }
+
+    bool load_tensors(llama_model_loader & loader) override {
+        if (!llama_model_bitnet::load_tensors(loader)) {
+            return false;
+        }
+        fused = true;
+        bool scales = true;
+        for (const llama_layer & layer : layers) {
+            for (const auto & weights : {layer.wq, layer.wk, layer.wv, layer.wo, layer.ffn_gate, layer.ffn_up, layer.ffn_down}) {
+                fused = fused && weights->buffer &&
+                        std::strcmp(ggml_backend_buffer_name(weights->buffer), GL_TERNARY_BUFFER) == 0;
+            }
+            for (const auto & scale :
+                 {layer.wq_s, layer.wk_s, layer.wv_s, layer.wo_s, layer.ffn_gate_s, layer.ffn_up_s, layer.ffn_down_s}) {
+                scales = scales && scale && ggml_backend_buffer_is_host(scale->buffer);
+            }
+        }
+        const bool none = layers.empty() || !layers[0].wq_s;
+        fused = fused && (scales || none);
+        operations = std::make_unique<Operations>(hparams.f_norm_rms_eps, scales && !none);
+        return true;
+    }
+
+    std::unique_ptr<llm_graph_context> build_arch_graph(const llm_graph_params & params) const override;
+
+    bool fused = false;
+    // Nodes of graphs point to these.
+    std::unique_ptr<Operations> operations;
+};
+
+struct Graph : llm_graph_context {
+    const Model & model;
+    const int64_t head_width;
+    const bool fused;
+
+    Graph(const Model & model, const llm_graph_params & params)
+        : llm_graph_context(params), model(model), head_width(hparams.n_embd_head_v()), fused(model.fused && loras->empty()) {
+        ggml_tensor * hidden = build_inp_embd(model.tok_embd);
+        ggml_tensor * positions = build_inp_pos();
+        auto * attention = build_attn_inp_kv();
+        ggml_tensor * wanted = build_inp_out_ids();
+        for (int layer = 0; layer < n_layer; ++layer) {
+            // After the last attention only the tokens whose logits are asked for matter.
+            hidden = block(hidden, positions, attention, layer == n_layer - 1 ? wanted : nullptr, layer);
+        }
+        hidden = build_norm(hidden, model.output_norm, nullptr, LLM_NORM_RMS, -1);
+        cb(hidden, "result_norm", -1);
+        res->t_embd = hidden;
+        ggml_tensor * logits = build_lora_mm(model.output, hidden);
+        cb(logits, "result_output", -1);
+        res->t_logits = logits;
+        ggml_build_forward_expand(gf, logits);
+    }
+
+    ggml_tensor * block(ggml_tensor * hidden, ggml_tensor * positions, llm_graph_input_attn_kv * attention,
+                        ggml_tensor * wanted, int il) {
+        const llama_layer & layer = model.layers[il];
+        ggml_tensor *q, *k, *v;
+        if (fused) {
+            ggml_tensor * qkv = operation(model.operations->qkv, {layer.wq, layer.wk, layer.wv}, hidden, layer.attn_norm,
+                                          nullptr, {layer.wq_s, layer.wk_s, layer.wv_s});
+            cb(qkv, "wqkv", il);
+            const size_t head = ggml_row_size(qkv->type, head_width);
+            q = ggml_view_3d(ctx0, qkv, head_width, n_head, n_tokens, head, qkv->nb[1], 0);
+            k = ggml_view_3d(ctx0, qkv, head_width, n_head_kv, n_tokens, head, qkv->nb[1], head * n_head);
+            v = ggml_view_3d(ctx0, qkv, head_width, n_head_kv, n_tokens, head, qkv->nb[1], head * (n_head + n_head_kv));
+        } else {
+            ggml_tensor * input = build_norm(hidden, layer.attn_norm, nullptr, LLM_NORM_RMS, il);
+            cb(input, "attn_norm", il);
+            const llm_graph_qkv separate = build_qkv(layer, input, head_width, n_head, n_head_kv, il);
+            q = separate.q;
+            k = separate.k;
+            v = separate.v;
+        }
+        q = rope(q, positions);
+        k = rope(k, positions);
+        cb(q, "Qcur", il);
+        cb(k, "Kcur", il);
+        cb(v, "Vcur", il);
+        const float scale = 1.0f / std::sqrt(static_cast<float>(head_width));
+        ggml_tensor * mixed =
+            build_attn(attention, nullptr, nullptr, nullptr, q, k, v, nullptr, nullptr, nullptr, scale, il);
+        if (wanted) {
+            mixed = ggml_get_rows(ctx0, mixed, wanted);
+            hidden = ggml_get_rows(ctx0, hidden, wanted);
+        }
+
+        hidden = fused ? operation(model.operations->attention_output, {layer.wo}, mixed, layer.attn_sub_norm, hidden,
+                                   {layer.wo_s})
+                       : normalised_product(layer.wo, layer.wo_s, mixed, layer.attn_sub_norm, hidden, il);
+        cb(hidden, "ffn_inp", il);
+
+        ggml_tensor * gated;
+        if (fused) {
+            gated = operation(model.operations->gate_up, {layer.ffn_gate, layer.ffn_up}, hidden, layer.ffn_norm, nullptr,
+                              {layer.ffn_gate_s, layer.ffn_up_s});
+        } else {
+            ggml_tensor * input = build_norm(hidden, layer.ffn_norm, nullptr, LLM_NORM_RMS, il);
+            cb(input, "ffn_norm", il);
+            gated = build_ffn(input, layer.ffn_up, nullptr, layer.ffn_up_s, layer.ffn_gate, nullptr, layer.ffn_gate_s,
+                              nullptr, nullptr, nullptr, nullptr, LLM_FFN_RELU_SQR, LLM_FFN_PAR, il);
+        }
+        cb(gated, "ffn_sub_out", il);
+        hidden = fused ? operation(model.operations->down, {layer.ffn_down}, gated, layer.ffn_sub_norm, hidden,
+                                   {layer.ffn_down_s})
+                       : normalised_product(layer.ffn_down, layer.ffn_down_s, gated, layer.ffn_sub_norm, hidden, il);
+        hidden = build_cvec(hidden, il);
+        cb(hidden, "l_out", il);
+        return hidden;
+    }
+
+    // residual + weights @ norm(input), of libllama's own nodes.
+    ggml_tensor * normalised_product(ggml_tensor * weights, ggml_tensor * scale, ggml_tensor * input, ggml_tensor * norm,
+                                     ggml_tensor * residual, int il) {
+        input = build_norm(input, norm, nullptr, LLM_NORM_RMS, il);
+        return ggml_add(ctx0, build_lora_mm(weights, input, scale), residual);
+    }
+
+    ggml_tensor * rope(ggml_tensor * heads, ggml_tensor * positions) {
+        return ggml_rope_ext(ctx0, heads, positions, nullptr, n_rot, rope_type, n_ctx_orig, freq_base, freq_scale,
+                             ext_factor, attn_factor, beta_fast, beta_slow);
+    }
+
+    ggml_tensor * operation(const gl_ternary_operation & operation, const std::vector<ggml_tensor *> & weights,
+                            ggml_tensor * input, ggml_tensor * norm, ggml_tensor * residual,
+                            const std::vector<ggml_tensor *> & scales) {
+        std::vector<ggml_tensor *> sources = weights;
+        sources.push_back(input);
+        sources.push_back(norm);
+        if (operation.residual) {
+            sources.push_back(residual);
+        }
+        if (operation.scales) {
+            sources.insert(sources.end(), scales.begin(), scales.end());
+        }
+        int64_t width = 0;
+        for (const ggml_tensor * matrix : weights) {
+            width = operation.gate ? matrix->ne[1] : width + matrix->ne[1];
+        }
+        return ggml_custom_4d(ctx0, GGML_TYPE_F32, width, input->ne[1], 1, 1, sources.data(),
+                              static_cast<int>(sources.size()), computed_elsewhere, GGML_N_TASKS_MAX,
+                              const_cast<gl_ternary_operation *>(&operation));
+    }
+};
+
+std::unique_ptr<llm_graph_context> Model::build_arch_graph(const llm_graph_params & params) const {
+    return std::make_unique<Graph>(*this, params);
+}
+
+// Copies one key under another name. Hyperparameters are numbers, booleans, strings and lists of numbers.
+void copy_key(gguf_context * file, int64_t from, const char * to) {
+    switch (gguf_get_kv_type(file, from)) {
+        case GGUF_TYPE_UINT32:  return gguf_set_val_u32(file, to, gguf_get_val_u32(file, from));
+        case GGUF_TYPE_INT32:   return gguf_set_val_i32(file, to, gguf_get_val_i32(file, from));
+        case GGUF_TYPE_UINT64:  return gguf_set_val_u64(file, to, gguf_get_val_u64(file, from));
+        case GGUF_TYPE_FLOAT32: return gguf_set_val_f32(file, to, gguf_get_val_f32(file, from));
+        case GGUF_TYPE_BOOL:    return gguf_set_val_bool(file, to, gguf_get_val_bool(file, from));
+        case GGUF_TYPE_STRING:  return gguf_set_val_str(file, to, std::string(gguf_get_val_str(file, from)).c_str());
+        case GGUF_TYPE_ARRAY: {
+            const gguf_type type = gguf_get_arr_type(file, from);
+            if (type == GGUF_TYPE_UINT32 || type == GGUF_TYPE_INT32 || type == GGUF_TYPE_FLOAT32) {
+                const uint32_t * data = static_cast<const uint32_t *>(gguf_get_arr_data(file, from));
+                const std::vector<uint32_t> copy(data, data + gguf_get_arr_n(file, from));
+                return gguf_set_arr_data(file, to, type, copy.data(), copy.size());
+            }
+            break;
+        }
+        default: break;
+    }
+    throw std::runtime_error(std::string("the key ") + gguf_get_key(file, from) + " has an unexpected type");
+}
+
+void rename_keys(gguf_context * file, const std::string & architecture) {
+    const std::string prefix = architecture + ".";
+    const int64_t keys = gguf_get_n_kv(file);
+    for (int64_t i = 0; i < keys; ++i) {
+        const std::string key = gguf_get_key(file, i);
+        if (key.compare(0, prefix.size(), prefix) == 0) {
+            copy_key(file, i, ("bitnet." + key.substr(prefix.size())).c_str());
+        }
+    }
+}
+
+} // namespace
+
+bool is_architecture(const std::string & name) {
+    for (const char * known : ARCHITECTURES) {
+        if (name == known) {
+            return true;
+        }
+    }
+    return false;
+}
+
+llama_model * load(const std::string & path, const llama_model_params & params) {
+    std::vector<std::string> splits;
+    llama_model_loader loader(nullptr, nullptr, nullptr, path, splits, nullptr, params.load_mode, params.check_tensors,
+                              params.no_alloc, params.load_mtp, params.kv_overrides, params.tensor_buft_overrides);
+    loader.lazy.mode = params.lazy_mode;
+    rename_keys(loader.metadata, loader.get_arch_name());
+    loader.llm_kv = LLM_KV(LLM_ARCH_BITNET);
+
+    auto model = std::make_unique<Model>(params);
+    model->arch = LLM_ARCH_BITNET;
+    for (ggml_backend_dev_t * device = params.devices; device && *device; ++device) {
+        model->devices.push_back({false, *device});
+    }
+    model->hparams.vocab_only = params.vocab_only;
+    model->hparams.no_alloc = params.no_alloc;
+    model->load_hparams(loader);
+    model->load_vocab(loader);
+    model->load_stats(loader);
+    model->print_info();
+    if (!params.vocab_only && !model->load_tensors(loader)) {
+        return nullptr;
+    }
+    return model.release();
+}
+
+} // namespace bitnet

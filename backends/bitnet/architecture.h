@@ -1,0 +1,16 @@
+// BitNet b1.58 for libllama, which does not know it.
+#pragma once
+
+#include "llama.h"
+
+#include <string>
+
+namespace bitnet {
+
+// Whether the value of `general.architecture` is one that is loaded here and not by libllama.
+bool is_architecture(const std::string & name);
+
+// What llama_model_load_from_file does, for a file of such an architecture. NULL when the load was cancelled; throws.
+llama_model * load(const std::string & path, const llama_model_params & params);
+
+} // namespace bitnet

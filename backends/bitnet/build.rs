@@ -1,0 +1,31 @@
+//! What the ternary kernels add to the build: a source file that `backends/cpu/build.rs` compiles with each tier, so that it is
+//! compiled for the same instructions and renamed with the tier's symbols.
+
+use std::{env, fs, path::PathBuf};
+
+/// The function of the tier that turns the kernels on.
+pub(crate) const ENTRY: &str = "gguf_loader_ternary";
+
+const KERNELS: &str = "backends/bitnet/kernels";
+
+/// Whether the cargo feature is on.
+pub(crate) fn is_on() -> bool {
+    env::var_os("CARGO_FEATURE_BITNET").is_some()
+}
+
+/// The files to compile with a tier.
+pub(crate) fn sources() -> Vec<PathBuf> {
+    println!("cargo:rerun-if-changed={KERNELS}");
+    if is_on() { vec![PathBuf::from(KERNELS).join("buffer.cpp")] } else { Vec::new() }
+}
+
+/// The text of all kernels: a tier is compiled again when it changes.
+pub(crate) fn fingerprint() -> String {
+    if !is_on() {
+        return String::new();
+    }
+    let folder = fs::read_dir(KERNELS).expect("the package has its kernels");
+    let mut files: Vec<PathBuf> = folder.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    files.iter().map(|file| fs::read_to_string(file).expect("a readable source file")).collect()
+}

@@ -1,0 +1,111 @@
+// Activations as signed bytes, one scale a token (BitNet b1.58, section 2: absmax quantisation to 8 bits).
+//
+// Tokens are taken `tile` at a time, and four columns of each lie side by side: [tile of tokens][column / 4][token][4]. The
+// last tile has room for whole tokens too, so that a tile begins at `columns` times its first token.
+#pragma once
+
+#include "lanes.h"
+
+#include <cmath>
+
+namespace ternary {
+
+struct Activations {
+    const int8_t * bytes;
+    const float * scales;
+    const int32_t * sums;       // of a token's bytes
+    const int32_t * block_sums; // of each block of a token's bytes, or null
+    int64_t tokens;
+    int64_t columns;
+    int tile;
+};
+
+// Tokens in a tile: as many as the registers allow, and all tiles about as full.
+inline int tile_of(int64_t tokens) {
+    const int64_t tiles = (tokens + Lanes::TILE - 1) / Lanes::TILE;
+    return static_cast<int>((tokens + tiles - 1) / tiles);
+}
+
+// A root mean square norm to apply before.
+struct Norm {
+    const float * weights; // null: no norm
+    float epsilon;
+};
+
+struct Quantized {
+    float scale;
+    int32_t sum;
+};
+
+class Row {
+  public:
+    Row(const float * values, int64_t columns, Norm norm) : values_(values), columns_(columns), norm_(norm) {
+        if (norm.weights) {
+            Lanes::Floats squares = Lanes::floats(0.0f);
+            for (int64_t i = 0; i < columns; i += Lanes::COUNT) {
+                const Lanes::Floats x = Lanes::load(values + i);
+                squares = Lanes::add(squares, Lanes::multiply(x, x));
+            }
+            const float mean = Lanes::total(squares) / static_cast<float>(columns);
+            factor_ = 1.0f / std::sqrt(mean + norm.epsilon);
+        }
+    }
+
+    float largest() const {
+        Lanes::Floats largest = Lanes::floats(0.0f);
+        for (int64_t i = 0; i < columns_; i += Lanes::COUNT) {
+            largest = Lanes::larger(Lanes::magnitude(at(i)), largest);
+        }
+        return Lanes::largest(largest);
+    }
+
+    // COUNT values.
+    GL_INLINE Lanes::Floats at(int64_t i) const {
+        const Lanes::Floats x = Lanes::load(values_ + i);
+        if (!norm_.weights) {
+            return x;
+        }
+        return Lanes::multiply(Lanes::multiply(x, Lanes::floats(factor_)), Lanes::load(norm_.weights + i));
+    }
+
+  private:
+    const float * values_;
+    int64_t columns_;
+    Norm norm_;
+    float factor_ = 1.0f;
+};
+
+// Quantises a row of a multiple of STEP columns. `to` is where the token's first four bytes go in its tile; `block_sums` may
+// be null. A row of zeros has the scale that the least magnitude, `floor`, gives.
+inline Quantized quantize(const Row & row, int64_t columns, float floor, int8_t * to, int tile, int32_t * block_sums,
+                          int64_t block) {
+    const float largest = row.largest();
+    const float bound = largest > floor ? largest : floor;
+    const Lanes::Floats inverse = Lanes::floats(127.0f / bound);
+    const int64_t stretch = block_sums ? block : columns;
+    int32_t sum = 0;
+    for (int64_t begin = 0; begin < columns; begin += stretch) {
+        Lanes::Ints sums = Lanes::ints(0);
+        for (int64_t i = begin; i < begin + stretch; i += Lanes::COUNT) {
+            const Lanes::Ints rounded = Lanes::round(Lanes::multiply(row.at(i), inverse));
+            sums = Lanes::add(sums, rounded);
+            if (tile == 1) {
+                Lanes::store_bytes(to + i, rounded);
+            } else {
+                int8_t bytes[Lanes::COUNT];
+                Lanes::store_bytes(bytes, rounded);
+                for (int c = 0; c < Lanes::COUNT; c += 4) {
+                    memcpy(to + (i + c) * tile, bytes + c, 4);
+                }
+            }
+        }
+        const int32_t total = Lanes::total(sums);
+        if (block_sums) {
+            *block_sums++ = total;
+        }
+        sum += total;
+    }
+    return {bound / 127.0f, sum};
+}
+
+} // namespace ternary

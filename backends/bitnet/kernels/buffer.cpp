@@ -1,0 +1,405 @@
+// The buffer type that ternary weights are repacked into when a model is loaded, and what multiplies with them.
+//
+// It plugs into ggml's CPU backend as its own repacked types do: an entry in the list of extra buffer types, asked for every
+// node of a graph. Compiled once a tier, together with that tier's ggml-cpu, and renamed with it.
+
+#include "ggml-backend-impl.h"
+#include "ggml-backend.h"
+#define GGML_COMMON_DECL_CPP
+#include "ggml-common.h"
+#include "ggml-cpu-impl.h"
+#include "ggml-cpu.h"
+#include "ggml-impl.h"
+#include "traits.h"
+
+#include "operation.h"
+#include "product.h"
+#include "unpack.h"
+
+#include <atomic>
+#include <vector>
+
+namespace ternary {
+namespace {
+
+constexpr size_t ALIGNMENT = 64;
+
+constexpr size_t aligned(size_t size) {
+    return (size + ALIGNMENT - 1) & ~(ALIGNMENT - 1);
+}
+
+// Whether a model that is being loaded may put weights here. Models that did keep working when it changes.
+std::atomic<bool> accepts_weights{false};
+
+ggml_backend_buffer_type_t buffer_type();
+
+bool is_packed(const ggml_tensor * tensor) {
+    return tensor && tensor->buffer && tensor->buffer->buft == buffer_type();
+}
+
+bool can_pack(const ggml_tensor * weights) {
+    const int64_t block = block_of(weights->type);
+    return block > 0 && weights->ne[2] == 1 && weights->ne[3] == 1 && weights->ne[0] % block == 0 && weights->ne[0] <= MOST_COLUMNS &&
+           !weights->view_src;
+}
+
+// What stands at the beginning of a tensor's memory; its scales and codes follow.
+struct Header {
+    bool scale_of_row;
+};
+
+size_t scales_size(const ggml_tensor * weights) {
+    const int64_t per_row = weights->ne[0] / block_of(weights->type);
+    return aligned(static_cast<size_t>(panels(weights->ne[1]) * ROWS * per_row) * sizeof(float));
+}
+
+size_t tensor_size(const ggml_tensor * weights) {
+    return ALIGNMENT + scales_size(weights) + aligned(packed_size(weights->ne[1], weights->ne[0]));
+}
+
+Matrix matrix_of(const ggml_tensor * weights) {
+    const uint8_t * data = static_cast<const uint8_t *>(weights->data);
+    const float * scales = reinterpret_cast<const float *>(data + ALIGNMENT);
+    const bool of_row = reinterpret_cast<const Header *>(data)->scale_of_row;
+    return {data + ALIGNMENT + scales_size(weights),
+            of_row ? scales : nullptr,
+            of_row ? nullptr : scales,
+            weights->ne[1],
+            weights->ne[0],
+            block_of(weights->type)};
+}
+
+// Repacks a whole tensor. Blocks that all have one scale, as BitNet's do, need no scale of their own.
+void pack(ggml_tensor * weights, const void * stored) {
+    const int64_t columns = weights->ne[0], rows = weights->ne[1];
+    const int64_t block = block_of(weights->type), blocks = columns / block;
+    uint8_t * data = static_cast<uint8_t *>(weights->data);
+    uint8_t * packed = data + ALIGNMENT + scales_size(weights);
+    std::vector<uint8_t> codes(static_cast<size_t>(columns));
+    std::vector<float> scales(static_cast<size_t>(rows * blocks));
+    std::vector<float> row_scales(static_cast<size_t>(panels(rows) * ROWS), 0.0f);
+    bool uniform = true;
+    const size_t stride = ggml_row_size(weights->type, columns);
+    for (int64_t row = 0; row < rows; ++row) {
+        float * of_row = scales.data() + row * blocks;
+        unpack_row(weights->type, static_cast<const uint8_t *>(stored) + static_cast<size_t>(row) * stride, columns,
+                   codes.data(), of_row);
+        pack_row(codes.data(), row, columns, packed);
+        for (int64_t b = 0; b < blocks; ++b) {
+            uniform = uniform && of_row[b] == of_row[0];
+        }
+        row_scales[static_cast<size_t>(row)] = of_row[0];
+    }
+    std::fill(codes.begin(), codes.end(), uint8_t{1});
+    for (int64_t row = rows; row < panels(rows) * ROWS; ++row) {
+        pack_row(codes.data(), row, columns, packed);
+    }
+    reinterpret_cast<Header *>(data)->scale_of_row = uniform;
+    float * to = reinterpret_cast<float *>(data + ALIGNMENT);
+    if (uniform) {
+        std::copy(row_scales.begin(), row_scales.end(), to);
+        return;
+    }
+    for (int64_t row = 0; row < panels(rows) * ROWS; ++row) {
+        for (int64_t b = 0; b < blocks; ++b) {
+            to[(row / ROWS * blocks + b) * ROWS + row % ROWS] =
+                row < rows ? scales[static_cast<size_t>(row * blocks + b)] : 0.0f;
+        }
+    }
+}
+
+// A node of the graph, taken apart.
+struct Node {
+    static constexpr int MOST_WEIGHTS = 3;
+
+    Matrix matrices[MOST_WEIGHTS];
+    float scales[MOST_WEIGHTS];
+    int count;
+    bool gate;
+    const ggml_tensor * input;
+    Norm norm;
+    float floor;
+    const ggml_tensor * residual;
+    ggml_tensor * result;
+
+    explicit Node(ggml_tensor * node) : count(1), gate(false), input(node->src[1]), norm{nullptr, 0.0f},
+                                        floor(LEAST), residual(nullptr), result(node) {
+        int next = 0;
+        const gl_ternary_operation * operation = operation_of(node);
+        count = operation ? operation->weights : 1;
+        for (int i = 0; i < count; ++i) {
+            matrices[i] = matrix_of(node->src[next++]);
+            scales[i] = 1.0f;
+        }
+        input = node->src[next++];
+        if (!operation) {
+            return;
+        }
+        gate = operation->gate;
+        floor = operation->floor;
+        if (operation->norm) {
+            norm = {static_cast<const float *>(node->src[next++]->data), operation->norm_epsilon};
+        }
+        if (operation->residual) {
+            residual = node->src[next++];
+        }
+        for (int i = 0; operation->scales && i < count; ++i) {
+            scales[i] = *static_cast<const float *>(node->src[next++]->data);
+        }
+    }
+
+    static const gl_ternary_operation * operation_of(const ggml_tensor * node) {
+        if (node->op != GGML_OP_CUSTOM) {
+            return nullptr;
+        }
+        ggml_custom_op_params custom;
+        memcpy(&custom, node->op_params, sizeof(custom));
+        return static_cast<const gl_ternary_operation *>(custom.userdata);
+    }
+
+    static const ggml_tensor * input_of(const ggml_tensor * node) {
+        const gl_ternary_operation * operation = operation_of(node);
+        return node->src[operation ? operation->weights : 1];
+    }
+
+    int64_t tokens() const { return ggml_nrows(input); }
+    int64_t columns() const { return input->ne[0]; }
+
+    const float * token(int64_t i) const {
+        const int64_t i1 = i % input->ne[1], i2 = i / input->ne[1] % input->ne[2], i3 = i / input->ne[1] / input->ne[2];
+        const char * data = static_cast<const char *>(input->data);
+        return reinterpret_cast<const float *>(data + i1 * input->nb[1] + i2 * input->nb[2] + i3 * input->nb[3]);
+    }
+
+    // The width of the blocks if any of the weights has a scale for each, else 0.
+    int64_t block() const {
+        for (int i = 0; i < count; ++i) {
+            if (!matrices[i].row_scales) {
+                return matrices[i].block;
+            }
+        }
+        return 0;
+    }
+
+  private:
+    // A row of smaller values is taken for zeros; far below what float models compute with.
+    static constexpr float LEAST = 1e-30f;
+};
+
+// The work memory of one node.
+struct Workspace {
+    size_t bytes, scales, sums, block_sums, total;
+
+    Workspace(int64_t tokens, int64_t columns, int64_t block) {
+        const size_t n = static_cast<size_t>(tokens);
+        bytes = 0;
+        scales = bytes + aligned((n + Lanes::TILE) * static_cast<size_t>(columns));
+        sums = scales + aligned(n * sizeof(float));
+        block_sums = sums + aligned(n * sizeof(int32_t));
+        total = block_sums + (block ? aligned(n * static_cast<size_t>(columns / block) * sizeof(int32_t)) : 0);
+    }
+};
+
+// Quantises tokens `first`, `first + stride` and so on into the workspace at `memory`.
+Activations quantize_tokens(const Node & node, uint8_t * memory, int64_t first, int64_t stride) {
+    const int64_t tokens = node.tokens(), columns = node.columns(), block = node.block();
+    const Workspace at(tokens, columns, block);
+    int8_t * bytes = reinterpret_cast<int8_t *>(memory + at.bytes);
+    float * scales = reinterpret_cast<float *>(memory + at.scales);
+    int32_t * sums = reinterpret_cast<int32_t *>(memory + at.sums);
+    int32_t * block_sums = block ? reinterpret_cast<int32_t *>(memory + at.block_sums) : nullptr;
+    const int tile = tile_of(tokens);
+    for (int64_t i = first; i < tokens; i += stride) {
+        int8_t * to = bytes + i / tile * tile * columns + i % tile * 4;
+        int32_t * to_sums = block_sums ? block_sums + i * (columns / block) : nullptr;
+        const Row row(node.token(i), columns, node.norm);
+        const Quantized quantized = quantize(row, columns, node.floor, to, tile, to_sums, block);
+        scales[i] = quantized.scale;
+        sums[i] = quantized.sum;
+    }
+    return {bytes, scales, sums, block_sums, tokens, columns, tile};
+}
+
+// Writes the products of one tile: `products` has ROWS for each token.
+void store_tile(const Node & node, int which, int64_t panel, int64_t token, int tokens, const float * products) {
+    int64_t row = panel * ROWS;
+    const int64_t rows = std::min<int64_t>(ROWS, node.matrices[which].rows - row);
+    for (int i = 0; i < which; ++i) {
+        row += node.matrices[i].rows;
+    }
+    const int64_t width = node.result->ne[0];
+    const float scale = node.scales[which];
+    for (int t = 0; t < tokens; ++t, products += ROWS) {
+        float * to = static_cast<float *>(node.result->data) + (token + t) * width + row;
+        if (node.residual) {
+            const float * add = static_cast<const float *>(node.residual->data) + (token + t) * width + row;
+            for (int64_t i = 0; i < rows; ++i) {
+                to[i] = add[i] + products[i] * scale;
+            }
+        } else {
+            for (int64_t i = 0; i < rows; ++i) {
+                to[i] = products[i] * scale;
+            }
+        }
+    }
+}
+
+// The same for a gate and what it lets through.
+void store_gated(const Node & node, int64_t panel, int64_t token, int tokens, const float * gates, const float * values) {
+    const int64_t row = panel * ROWS, width = node.result->ne[0];
+    const int64_t rows = std::min<int64_t>(ROWS, width - row);
+    for (int t = 0; t < tokens; ++t, gates += ROWS, values += ROWS) {
+        float * to = static_cast<float *>(node.result->data) + (token + t) * width + row;
+        for (int64_t i = 0; i < rows; ++i) {
+            const float gate = gates[i] * node.scales[0];
+            const float open = gate > 0.0f ? gate : 0.0f;
+            to[i] = open * open * (values[i] * node.scales[1]);
+        }
+    }
+}
+
+// One thread's share of the products. The unit of work is a panel of rows times as many tokens as stay in the cache.
+void multiply(const Node & node, const Activations & activations, int thread, int threads) {
+    const int64_t tile = activations.tile;
+    const int64_t fitting = static_cast<int64_t>(Lanes::CACHE) / activations.columns / tile * tile;
+    const int64_t chunk = std::max(fitting, tile);
+    const int64_t chunks = (activations.tokens + chunk - 1) / chunk;
+    const int listed = node.gate ? 1 : node.count;
+    int64_t panels_of_all = 0;
+    for (int i = 0; i < listed; ++i) {
+        panels_of_all += panels(node.matrices[i].rows);
+    }
+    const int64_t units = chunks * panels_of_all;
+    alignas(ALIGNMENT) float products[2][Lanes::TILE * ROWS];
+    for (int64_t unit = units * thread / threads; unit < units * (thread + 1) / threads; ++unit) {
+        const int64_t first = unit / panels_of_all * chunk;
+        const int64_t last = std::min(first + chunk, activations.tokens);
+        int64_t panel = unit % panels_of_all;
+        int which = 0;
+        while (panel >= panels(node.matrices[which].rows)) {
+            panel -= panels(node.matrices[which++].rows);
+        }
+        for (int64_t token = first; token < last; token += tile) {
+            const int tokens = static_cast<int>(std::min(tile, last - token));
+            const MultiplyTile multiply_tile = multiply_tile_of(tokens);
+            multiply_tile(node.matrices[which], panel, activations, token, products[0]);
+            if (node.gate) {
+                multiply_tile(node.matrices[1], panel, activations, token, products[1]);
+                store_gated(node, panel, token, tokens, products[0], products[1]);
+            } else {
+                store_tile(node, which, panel, token, tokens, products[0]);
+            }
+        }
+    }
+}
+
+struct Traits : ggml::cpu::tensor_traits {
+    bool work_size(int threads, const ggml_tensor * node, size_t & size) override {
+        const ggml_tensor * input = Node::input_of(node);
+        const int64_t tokens = ggml_nrows(input);
+        // Whether the weights have a scale for each block is not known before they are loaded.
+        const Workspace one(tokens, input->ne[0], block_of(node->src[0]->type));
+        size = (tokens == 1 ? one.total * static_cast<size_t>(threads) : one.total) + ALIGNMENT;
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params * params, ggml_tensor * result) override {
+        const Node node(result);
+        uint8_t * memory = reinterpret_cast<uint8_t *>(aligned(reinterpret_cast<size_t>(params->wdata)));
+        if (node.tokens() == 1) {
+            // Quantising one token takes less time than waiting for another thread to do it.
+            const Workspace one(1, node.columns(), block_of(result->src[0]->type));
+            const Activations activations = quantize_tokens(node, memory + params->ith * one.total, 0, 1);
+            multiply(node, activations, params->ith, params->nth);
+            return true;
+        }
+        const Activations activations = quantize_tokens(node, memory, params->ith, params->nth);
+        ggml_barrier(params->threadpool);
+        multiply(node, activations, params->ith, params->nth);
+        return true;
+    }
+};
+
+struct ExtraBufferType : ggml::cpu::extra_buffer_type {
+    bool supports_op(ggml_backend_dev_t, const ggml_tensor * node) override {
+        if (node->op == GGML_OP_CUSTOM) {
+            return is_packed(node->src[0]);
+        }
+        if (node->op != GGML_OP_MUL_MAT || !is_packed(node->src[0]) || !can_pack(node->src[0])) {
+            return false;
+        }
+        // A model's loader asks with an empty buffer, and takes plain memory when the answer is no.
+        if (node->src[0]->buffer->size == 0 && !accepts_weights) {
+            return false;
+        }
+        const ggml_tensor * input = node->src[1];
+        const bool in_memory = !input->buffer || ggml_backend_buft_is_host(input->buffer->buft);
+        return input->type == GGML_TYPE_F32 && input->nb[0] == sizeof(float) && in_memory;
+    }
+
+    ggml::cpu::tensor_traits * get_tensor_traits(const ggml_tensor * node) override {
+        const bool ours = (node->op == GGML_OP_MUL_MAT || node->op == GGML_OP_CUSTOM) && is_packed(node->src[0]);
+        static Traits traits;
+        return ours ? &traits : nullptr;
+    }
+};
+
+const char * name(ggml_backend_buffer_type_t) {
+    return GL_TERNARY_BUFFER;
+}
+
+size_t alignment(ggml_backend_buffer_type_t) {
+    return ALIGNMENT;
+}
+
+size_t allocation_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
+    return can_pack(tensor) ? tensor_size(tensor) : ggml_nbytes(tensor);
+}
+
+void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
+    GGML_ASSERT(offset == 0 && size == ggml_nbytes(tensor) && can_pack(tensor));
+    pack(tensor, data);
+}
+
+ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size) {
+    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
+    if (buffer) {
+        buffer->buft = type;
+        buffer->iface.init_tensor = nullptr;
+        buffer->iface.set_tensor = set_tensor;
+        // The stored form is gone.
+        buffer->iface.get_tensor = nullptr;
+        buffer->iface.cpy_tensor = nullptr;
+    }
+    return buffer;
+}
+
+ggml_backend_buffer_type_t buffer_type() {
+    static ExtraBufferType extra;
+    static ggml_backend_buffer_type type = [] {
+        ggml_backend_buffer_type type = {};
+        type.iface.get_name = name;
+        type.iface.alloc_buffer = allocate;
+        type.iface.get_alignment = alignment;
+        type.iface.get_alloc_size = allocation_size;
+        type.device = ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0);
+        type.context = static_cast<ggml::cpu::extra_buffer_type *>(&extra);
+        return type;
+    }();
+    return &type;
+}
+
+} // namespace
+} // namespace ternary
+
+// Whether models that are loaded from now on keep their ternary weights in this tier's buffer. To be called before the tier
+// is registered for the first time: ggml copies the list of extra buffer types once.
+extern "C" void gguf_loader_ternary(bool accept) {
+    static const bool listed = [] {
+        auto & types = ggml_backend_cpu_get_extra_buffer_types();
+        types.insert(types.begin(), ternary::buffer_type());
+        return true;
+    }();
+    (void) listed;
+    ternary::accepts_weights = accept;
+}

@@ -1,0 +1,57 @@
+// What a kernel needs of an instruction set, under one name: `Lanes`. The compiler flags of the tier choose which.
+//
+// A `Lanes` has
+//   COUNT            32-bit lanes of a vector; each belongs to one row of weights, its four bytes to four columns
+//   GROUPS, TILE     vectors of rows and tokens that a tile of a matrix product computes at once, as registers allow
+//   CACHE            bytes of activations that should stay in the second-level cache during a product
+//   limit(w)         multiply-adds that a Partial takes before it could overflow, with weights of at most w
+//   WIDE             whether weights may use all 8 bits
+//   Bytes            4 * COUNT bytes: unsigned weights (of 7 bits unless WIDE), or activations
+//   Partial          running sums of products, in whatever form the instructions give
+//   Ints, Floats     COUNT sums
+// and the functions on them that `product.h` and `output.h` are written with. Activations are within -127..127.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+// The loops over a tile are short and of constant length; its sums stay in registers only if they are unrolled.
+#if defined(__clang__)
+#define GL_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define GL_UNROLL _Pragma("GCC unroll 32")
+#else
+#define GL_UNROLL
+#endif
+
+#if defined(__GNUC__)
+#define GL_INLINE inline __attribute__((always_inline))
+#define GL_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define GL_INLINE __forceinline
+#define GL_INLINE_LAMBDA
+#endif
+
+namespace ternary {
+
+inline int32_t load_dword(const int8_t * bytes) {
+    int32_t value;
+    memcpy(&value, bytes, sizeof(value));
+    return value;
+}
+
+} // namespace ternary
+
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+#include "lanes_avx512.h"
+#elif defined(__AVX2__)
+#include "lanes_avx2.h"
+#elif defined(__SSE2__) || defined(_M_X64)
+#include "lanes_sse.h"
+#elif defined(__ARM_NEON)
+#include "lanes_neon.h"
+#else
+#include "lanes_scalar.h"
+#endif

@@ -1,0 +1,136 @@
+//! Ternary models on the CPU, with kernels of our own: backends `bitnet-<tier>`.
+//!
+//! * `kernels/`: C++ that each tier compiles with its own flags, as a buffer type of ggml's CPU backend. Weights are repacked
+//!   into it when a model is loaded, and products with them go to the kernels, in llama.cpp's graphs and thread pools.
+//! * `architecture.cpp`: BitNet b1.58 for libllama, which `cpu-<tier>` runs too, with ggml's kernels.
+//! * This file: the choice between the two, which is the selector's. A model with ternary weights, of any architecture, is
+//!   predicted to run faster here.
+
+use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc, time::Duration};
+
+use super::{
+    cpu::{self, Tier},
+    ggml::{self, CpuRegistration, LlamaModel, LlamaProduct},
+};
+use crate::{
+    backend::{
+        Backend, BackendModel, Device, Ineligible, LoadError, LoadRequest, Matrix, ModelProfile, Product, ProductError,
+        Rates, Score, Unavailable, Vocabulary, WeightGroup, roofline,
+    },
+    gguf::TensorType,
+    hardware::Hardware,
+};
+
+/// One tier of the ternary kernels.
+#[derive(Debug)]
+struct BitnetBackend {
+    id: &'static str,
+    tier: &'static Tier,
+    registration: CpuRegistration,
+}
+
+impl Backend for BitnetBackend {
+    fn id(&self) -> &'static str {
+        self.id
+    }
+
+    fn summary(&self) -> String {
+        format!("llama.cpp with ternary kernels, {}", self.tier.extensions())
+    }
+
+    fn devices(&self, hardware: &Hardware) -> Result<Vec<Device>, Unavailable> {
+        self.tier.require(hardware)?;
+        Ok(vec![cpu::device(hardware)])
+    }
+
+    fn score(&self, _device: &Device, hardware: &Hardware, model: &ModelProfile) -> Result<Score, Ineligible> {
+        if !ggml::knows_architecture(&model.architecture) {
+            return Err(Ineligible::Architecture(model.architecture.clone()));
+        }
+        let (ternary, others): (Vec<WeightGroup>, Vec<WeightGroup>) =
+            model.groups.iter().partition(|group| is_ternary(group.tensor_type));
+        if ternary.is_empty() {
+            return Err(Ineligible::NoTensorOfType("TQ1_0, TQ2_0 or Q2_0"));
+        }
+        let rates = self.tier.predicted_rates(hardware);
+        let with_groups = |groups| ModelProfile { groups, ..model.clone() };
+        let ternary = roofline(&with_groups(ternary), &self.ternary_rates(&rates));
+        let others = roofline(&with_groups(others), &rates);
+        let both = |one: f64, other: f64| 1.0 / (1.0 / one + 1.0 / other);
+        Ok(Score { prompt: both(ternary.prompt, others.prompt), decode: both(ternary.decode, others.decode) })
+    }
+
+    fn load(
+        &self,
+        _device: &Device,
+        request: &LoadRequest<'_>,
+        progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Arc<dyn BackendModel>, LoadError> {
+        // A safe function must not rely on where the device came from: it may have been made for another machine.
+        self.tier.require(&Hardware::detect())?;
+        Ok(Arc::new(LlamaModel::load(self.id, self.registration, request, progress)?))
+    }
+
+    fn measure(&self, _device: &Device, budget: Duration) -> Option<Rates> {
+        let hardware = Hardware::detect();
+        self.tier.require(&hardware).ok()?;
+        ggml::measure(self.registration, ggml::TERNARY, hardware.default_threads(), budget)
+    }
+
+    fn product(
+        &self,
+        _device: &Device,
+        matrix: Matrix<'_>,
+        threads: NonZeroU32,
+    ) -> Option<Result<Box<dyn Product>, ProductError>> {
+        if let Err(unavailable) = self.tier.require(&Hardware::detect()) {
+            return Some(Err(ProductError::Failed(unavailable.to_string())));
+        }
+        let product = LlamaProduct::new(self.registration, matrix, threads);
+        Some(product.map(|product| Box::new(product) as Box<dyn Product>))
+    }
+
+    fn vocabulary(&self, request: &LoadRequest<'_>) -> Option<Result<Arc<dyn Vocabulary>, LoadError>> {
+        Some(ggml::load_vocabulary(request))
+    }
+}
+
+impl BitnetBackend {
+    /// The tier's rates with ternary in the place of quantised weights.
+    fn ternary_rates(&self, rates: &Rates) -> Rates {
+        let scale = |rate: f64, from: f64, to: f64| rate / from * to;
+        let of_tier = &self.tier.rates;
+        Rates {
+            quantized: scale(rates.quantized, of_tier.quantized, of_tier.ternary),
+            quantized_vector: scale(rates.quantized_vector, of_tier.quantized_vector, of_tier.ternary_vector),
+            ..*rates
+        }
+    }
+}
+
+/// The types that the kernels repack.
+fn is_ternary(tensor_type: TensorType) -> bool {
+    matches!(tensor_type, TensorType::TQ1_0 | TensorType::TQ2_0 | TensorType::Q2_0)
+}
+
+/// Registers the kernels of one tier that build.rs built.
+macro_rules! register_tier {
+    ($id:literal, $function:ident, $ternary:ident) => {
+        const _: () = {
+            unsafe extern "C" {
+                fn $function() -> llama_cpp_sys_2::ggml_backend_reg_t;
+                fn $ternary(accept: bool);
+            }
+            static BACKEND: BitnetBackend = BitnetBackend {
+                id: concat!("bitnet-", $id),
+                tier: cpu::tier($id),
+                // SAFETY: build.rs compiled the functions for this tier, and `load` and `measure` call them only where
+                // `require` found that the CPU has all of it.
+                registration: unsafe { CpuRegistration::new($function, Some($ternary)) }.with_ternary_kernels(),
+            };
+            $crate::register_backend!(&BACKEND);
+        };
+    };
+}
+
+include!(concat!(env!("OUT_DIR"), "/built_tiers.rs"));

@@ -1,0 +1,252 @@
+//! One ternary matrix: read from any form, written in another, a few rows at a time.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::PathBuf,
+};
+
+use super::ImportError;
+use crate::gguf::{
+    Gguf, I2sLayout, TensorInfo, TensorType,
+    quantize::{FloatDecoder, float_decoder},
+    ternary::{
+        self,
+        blocks::{self, Packer, Unpacker},
+    },
+};
+
+/// Weights that are in memory at once, about.
+const BATCH: u64 = 1 << 18;
+
+/// What a scale can be. Trained ones lie around 1; the limits are far out, to catch bytes that are no scale.
+const SCALES: std::ops::RangeInclusive<f32> = 1e-10..=1e6;
+
+/// A ternary matrix of a file.
+#[derive(Debug, Clone)]
+pub(super) struct Matrix {
+    path: PathBuf,
+    name: String,
+    offset: u64,
+    rows: u64,
+    row: u64,
+    stored: Stored,
+    scale: f32,
+}
+
+/// How the file stores the codes.
+#[derive(Debug, Clone, Copy)]
+enum Stored {
+    I2s(I2sLayout),
+    /// With block scales of 1.0, and the scale in a tensor beside it.
+    Blocks(TensorType, Unpacker),
+    /// Zero, the scale, and the scale negated.
+    Floats(TensorType, FloatDecoder),
+}
+
+/// How to store the codes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Form {
+    /// With the scale behind them.
+    I2s(I2sLayout),
+    /// With block scales of 1.0.
+    Blocks(Packer),
+}
+
+impl Matrix {
+    /// The matrix `tensor` of `gguf`; I2_S codes stand as `layout` says. `None` for a tensor that is not ternary by its
+    /// type, nor a float matrix.
+    pub(super) fn open(gguf: &Gguf, tensor: &TensorInfo, layout: I2sLayout) -> Result<Option<Self>, ImportError> {
+        let tensor_type = tensor.tensor_type;
+        let stored = match (tensor_type, blocks::unpacker(tensor_type), float_decoder(tensor_type)) {
+            (TensorType::I2_S, ..) => Stored::I2s(layout),
+            (_, Some(unpack), _) => Stored::Blocks(tensor_type, unpack),
+            (.., Some(decode)) => Stored::Floats(tensor_type, decode),
+            _ => return Ok(None),
+        };
+        let row = tensor.shape[0];
+        let mut matrix = Self {
+            path: gguf.parts()[tensor.part].path.clone(),
+            name: tensor.name.clone(),
+            offset: tensor.offset,
+            rows: tensor.elements() / row,
+            row,
+            stored,
+            scale: 0.0,
+        };
+        if let Stored::I2s(layout) = stored {
+            matrix.check_shape(layout)?;
+        }
+        matrix.scale = matrix.read_scale(gguf)?;
+        if !SCALES.contains(&matrix.scale) {
+            let Self { path, name: tensor, scale, .. } = matrix;
+            return Err(ImportError::Scale { path, tensor, scale });
+        }
+        Ok(Some(matrix))
+    }
+
+    /// Length of a row.
+    pub(super) fn row(&self) -> u64 {
+        self.row
+    }
+
+    /// The scale of all weights.
+    pub(super) fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// Whether rows and columns fit `layout`.
+    pub(super) fn check_shape(&self, layout: I2sLayout) -> Result<(), ImportError> {
+        let Self { rows, row, .. } = *self;
+        if rows.is_multiple_of(layout.rows_multiple()) && row.is_multiple_of(layout.row_multiple()) {
+            return Ok(());
+        }
+        Err(ImportError::Layout { path: self.path.clone(), tensor: self.name.clone(), rows, row, layout })
+    }
+
+    /// Writes the matrix as `form`. Errors of ours travel inside the [`io::Error`].
+    pub(super) fn transcode(&self, form: Form, output: &mut dyn Write) -> io::Result<()> {
+        let row = self.row as usize;
+        let mut packed = Vec::new();
+        self.for_each_batch(|_, codes| {
+            packed.clear();
+            match form {
+                Form::I2s(layout) => layout.pack(codes, row, &mut packed),
+                Form::Blocks(pack) => pack(codes, &mut packed),
+            }
+            output.write_all(&packed)
+        })?;
+        match form {
+            Form::I2s(_) => output.write_all(&ternary::i2s_trailer(self.scale)),
+            Form::Blocks(_) => Ok(()),
+        }
+    }
+
+    /// Calls `take` with the first row and the codes of some whole rows, until all rows were seen.
+    fn for_each_batch(&self, mut take: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut floats = Vec::new();
+        self.read_batches(|first, bytes, codes| {
+            self.unpack(first, bytes, codes, &mut floats).map_err(io::Error::other)?;
+            take(first, codes)
+        })
+    }
+
+    /// Calls `take` with the first row, the stored bytes and room for the codes of some whole rows.
+    fn read_batches(&self, mut take: impl FnMut(u64, &[u8], &mut [u8]) -> io::Result<()>) -> io::Result<()> {
+        let read_error = |source| io::Error::other(ImportError::Read { path: self.path.clone(), source });
+        let mut file = File::open(&self.path).map_err(read_error)?;
+        file.seek(SeekFrom::Start(self.offset)).map_err(read_error)?;
+        // A multiple of 4 rows, for the layout that interleaves as many.
+        let batch = (BATCH / self.row).next_multiple_of(4).max(4);
+        let (mut bytes, mut codes) = (Vec::new(), Vec::new());
+        for first in (0..self.rows).step_by(batch as usize) {
+            let rows = batch.min(self.rows - first);
+            bytes.resize(self.bytes_of(rows) as usize, 0);
+            codes.resize((rows * self.row) as usize, 0);
+            file.read_exact(&mut bytes).map_err(read_error)?;
+            take(first, &bytes, &mut codes)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of as many rows.
+    fn bytes_of(&self, rows: u64) -> u64 {
+        let weights = rows * self.row;
+        match self.stored {
+            Stored::I2s(_) => weights / 4,
+            Stored::Blocks(tensor_type, _) | Stored::Floats(tensor_type, _) => {
+                weights / tensor_type.block_elements() * tensor_type.block_bytes()
+            }
+        }
+    }
+
+    fn unpack(&self, first: u64, bytes: &[u8], codes: &mut [u8], floats: &mut Vec<f32>) -> Result<(), ImportError> {
+        match self.stored {
+            Stored::I2s(layout) => layout.unpack(bytes, self.row as usize, codes),
+            Stored::Blocks(_, unpack) => {
+                if !unpack(bytes, codes) {
+                    let (path, tensor) = (self.path.clone(), self.name.clone());
+                    return Err(ImportError::BlockScale { path, tensor, row: first });
+                }
+            }
+            Stored::Floats(_, decode) => {
+                floats.resize(codes.len(), 0.0);
+                decode(bytes, floats);
+                self.codes_of(first, floats, codes)?;
+            }
+        }
+        match ternary::first_invalid(codes) {
+            None => Ok(()),
+            Some(at) => Err(ImportError::Code {
+                path: self.path.clone(),
+                tensor: self.name.clone(),
+                row: first + at as u64 / self.row,
+                column: at as u64 % self.row,
+            }),
+        }
+    }
+
+    fn codes_of(&self, first: u64, floats: &[f32], codes: &mut [u8]) -> Result<(), ImportError> {
+        for (at, (code, &weight)) in codes.iter_mut().zip(floats).enumerate() {
+            *code = match weight {
+                0.0 => 1,
+                _ if weight == self.scale => 2,
+                _ if weight == -self.scale => 0,
+                found => {
+                    let (path, tensor, row) = (self.path.clone(), self.name.clone(), first + at as u64 / self.row);
+                    return Err(ImportError::NotTernary { path, tensor, row, found, scale: self.scale });
+                }
+            };
+        }
+        Ok(())
+    }
+
+    fn read_scale(&self, gguf: &Gguf) -> Result<f32, ImportError> {
+        match self.stored {
+            Stored::I2s(_) => self.read_f32(self.offset + self.rows * self.row / 4),
+            Stored::Blocks(..) => {
+                // A matrix that llama.cpp quantised has block scales and no other; those are checked as they are read.
+                let Some(scale) = scale_name(&self.name).and_then(|name| gguf.tensor(&name)) else {
+                    return Ok(1.0);
+                };
+                match scale.tensor_type {
+                    TensorType::F32 => self.read_f32(scale.offset),
+                    _ => Ok(f32::NAN),
+                }
+            }
+            Stored::Floats(_, decode) => self.largest(decode).map_err(|error| match error.downcast() {
+                Ok(ours) => ours,
+                Err(source) => ImportError::Read { path: self.path.clone(), source },
+            }),
+        }
+    }
+
+    fn read_f32(&self, offset: u64) -> Result<f32, ImportError> {
+        let read = || {
+            let mut bytes = [0; 4];
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(offset))?;
+            file.read_exact(&mut bytes)?;
+            Ok(f32::from_le_bytes(bytes))
+        };
+        read().map_err(|source| ImportError::Read { path: self.path.clone(), source })
+    }
+
+    /// The largest magnitude among the weights of a float matrix.
+    fn largest(&self, decode: FloatDecoder) -> io::Result<f32> {
+        let mut largest = 0.0_f32;
+        let mut floats = Vec::new();
+        self.read_batches(|_, bytes, codes| {
+            floats.resize(codes.len(), 0.0);
+            decode(bytes, &mut floats);
+            largest = floats.iter().fold(largest, |largest, weight| largest.max(weight.abs()));
+            Ok(())
+        })?;
+        Ok(largest)
+    }
+}
+
+/// The tensor that holds the scale of a matrix: `blk.3.attn_q.scale` for `blk.3.attn_q.weight`.
+pub(super) fn scale_name(matrix: &str) -> Option<String> {
+    Some(format!("{}.scale", matrix.strip_suffix(".weight")?))
+}

@@ -1,0 +1,76 @@
+//! BitNet b1.58: `bitnet` with SiLU, which llama.cpp runs too, and `bitnet-b1.58` with the squared ReLU, which it does
+//! not.
+
+use gguf_loader::gguf::TensorType;
+
+use crate::{
+    agreement::{agree, tolerance},
+    checks,
+    models::{Model, TERNARY_TYPES},
+    recorded::agree_with_recording,
+    subject::{Subject, assert_same, distance, feed, feed_singly, open, options, prompt},
+};
+
+checks! {
+    bitnet_computes_what_was_recorded_from_llama_cpp,
+}
+
+/// What those do that know the squared ReLU.
+pub(crate) mod b158 {
+    use super::*;
+
+    checks! {
+        bitnet_is_the_same_in_batches_and_token_by_token,
+        bitnet_is_the_same_in_every_ternary_type,
+        squared_relu_is_not_silu,
+    }
+}
+
+/// What those do that know the squared ReLU and are not the reference.
+pub(crate) mod agreement {
+    use super::*;
+
+    checks! {
+        bitnet_agrees_with_the_reference,
+    }
+}
+
+fn bitnet_computes_what_was_recorded_from_llama_cpp(subject: &Subject) {
+    // In F32 nothing rounds: the recording holds the graph to account, where the ternary one holds the scales.
+    let exact = subject.backend.id() == "reference";
+    agree_with_recording(subject, Model::BitNet(TensorType::F32), if exact { 0.0005 } else { 0.01 });
+    agree_with_recording(subject, Model::BitNet(TensorType::TQ2_0), tolerance(TensorType::TQ2_0));
+}
+
+fn bitnet_is_the_same_in_batches_and_token_by_token(subject: &Subject) {
+    let model = subject.load(Model::BitNetB158(TensorType::TQ2_0));
+    let tokens = prompt(24, 3);
+    let together = feed(&mut *open(&model, &options()), &tokens, 0, 0);
+    let singly = feed_singly(&mut *open(&model, &options()), &tokens, 0, 0);
+    assert_same(&together, &singly);
+}
+
+fn bitnet_is_the_same_in_every_ternary_type(subject: &Subject) {
+    let logits = |tensor_type| {
+        let model = subject.load(Model::BitNetB158(tensor_type));
+        feed(&mut *open(&model, &options()), &prompt(12, 5), 0, 0)
+    };
+    let expected = logits(TensorType::TQ2_0);
+    for &tensor_type in TERNARY_TYPES {
+        assert_same(&logits(tensor_type), &expected);
+    }
+}
+
+/// The two models have the same weights.
+fn squared_relu_is_not_silu(subject: &Subject) {
+    let logits = |model| feed(&mut *open(&subject.load(model), &options()), &prompt(8, 2), 0, 0);
+    let (squared, silu) = (logits(Model::BitNetB158(TensorType::TQ2_0)), logits(Model::BitNet(TensorType::TQ2_0)));
+    assert!(distance(&squared, &silu) > 0.2, "the activations make no difference");
+}
+
+fn bitnet_agrees_with_the_reference(subject: &Subject) {
+    for &tensor_type in TERNARY_TYPES {
+        // Both round activations alike: what is left is the KV cache in F16.
+        agree(subject, Model::BitNetB158(tensor_type), 0.05);
+    }
+}

@@ -1,0 +1,124 @@
+//! The program: `import`, `inspect`, a full disk, Ctrl-C.
+
+use std::{ffi::OsStr, process::Output};
+
+use assert_cmd::{Command, cargo::cargo_bin};
+use gguf_loader::knobs;
+use serde_json::Value;
+
+use crate::{Folder, tiny};
+
+fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
+    let mut command = Command::new(cargo_bin!("gguf-loader"));
+    for knob in knobs::ALL {
+        command.env_remove(knob.name);
+    }
+    command.args(arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn import_reports_what_it_did() {
+    let folder = Folder::new();
+    let (input, out) = (folder.write("in.gguf", &tiny()), folder.at("out.gguf"));
+    let arguments = [
+        OsStr::new("import"),
+        input.as_ref(),
+        out.as_ref(),
+        "--json".as_ref(),
+        "--output-matrix".as_ref(),
+        "q6_k".as_ref(),
+    ];
+    let output = run(arguments);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&report["matrices"], &report["layout"], &report["evidence"]),
+        (&14.into(), &"x86".into(), &"assumed".into())
+    );
+    assert_eq!((&report["output_matrix"], &report["output"]), (&"Q6_K".into(), &out.to_str().unwrap().into()));
+    // The assumption is a warning even where the report goes to a program.
+    assert!(stderr(&output).contains("layout=x86"), "{}", stderr(&output));
+}
+
+#[test]
+fn forced_layout_warns_of_nothing() {
+    let folder = Folder::new();
+    let (input, out) = (folder.write("in.gguf", &tiny()), folder.at("out.gguf"));
+    let output = run([OsStr::new("import"), input.as_ref(), out.as_ref(), "--layout".as_ref(), "x86".as_ref()]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("layout: x86, as asked for"));
+}
+
+#[test]
+fn unknown_layout_is_a_usage_error_that_lists_the_known() {
+    let output = run(["import", "in.gguf", "out.gguf", "--layout", "mips"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("rows4"), "{}", stderr(&output));
+}
+
+#[test]
+fn inspect_shows_i2_s() {
+    let folder = Folder::new();
+    let input = folder.write("in.gguf", &tiny());
+    let output = run([OsStr::new("inspect"), input.as_ref(), "--tensors".as_ref()]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("bitnet-b1.58"), "{text}");
+    assert!(text.lines().any(|line| line.contains("blk.1.ffn_up.weight") && line.contains("I2_S")), "{text}");
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::{
+        fs,
+        process::{Command, Stdio},
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    #[test]
+    fn full_disk_is_an_error_and_leaves_nothing() {
+        let folder = Folder::new();
+        let input = folder.write("in.gguf", &tiny());
+        let before = fs::read(&input).unwrap();
+        // A limit of 100 or 200 blocks, by shell, stands for a disk with as little room; the model takes 590 kB.
+        let script = "trap '' XFSZ; ulimit -f 100; exec \"$0\" import \"$1\" \"$2\" --layout x86";
+        let output = Command::new("sh")
+            .args(["-c", script])
+            .args([cargo_bin!("gguf-loader").as_os_str(), input.as_ref(), folder.at("out.gguf").as_ref()])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        assert!(stderr(&output).contains("no room for"), "{}", stderr(&output));
+        assert_eq!(folder.names(), ["in.gguf"]);
+        assert!(fs::read(&input).unwrap() == before);
+    }
+
+    #[test]
+    fn interrupt_while_importing_ends_with_130_and_leaves_nothing() {
+        let folder = Folder::new();
+        let mut model = tiny();
+        (model.shape.n_embd, model.shape.n_ff, model.shape.n_layer) = (2048, 8192, 8);
+        let input = folder.write("in.gguf", &model);
+        let mut command = Command::new(cargo_bin!("gguf-loader"));
+        command.arg("import").arg(&input).arg(folder.at("out.gguf")).args(["--layout", "x86"]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        // The file beside the output: Ctrl-C is taken over, and bytes are on their way.
+        while folder.names().len() < 2 {
+            assert!(Instant::now() < deadline, "the import does not begin");
+            thread::sleep(Duration::from_millis(1));
+        }
+        let status = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
+        assert!(status.success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+        assert_eq!(stderr(&output), "error: interrupted\n");
+        assert_eq!(folder.names(), ["in.gguf"]);
+    }
+}

@@ -1,0 +1,108 @@
+//! Ternary matrices in the forms of GGUF files, written from the formats' descriptions for these tests alone.
+
+use gguf_loader::gguf::TensorType;
+use half::f16;
+
+/// A linear congruential generator (Knuth's MMIX): the same numbers everywhere.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % u64::from(bound)) as u32
+    }
+}
+
+/// Codes (the weight plus one), and a scale for each block.
+pub(crate) struct Weights {
+    pub(crate) tensor_type: TensorType,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    codes: Vec<u8>,
+    scales: Vec<f32>,
+}
+
+impl Weights {
+    /// Random codes; random powers of two for scales, one for all unless `scale_of_block`.
+    pub(crate) fn random(
+        tensor_type: TensorType,
+        rows: usize,
+        columns: usize,
+        scale_of_block: bool,
+        random: &mut Random,
+    ) -> Self {
+        // Only the types with two bits a weight can store a fourth code.
+        let codes = if tensor_type == TensorType::TQ1_0 { 3 } else { 4 };
+        let one = random.below(3);
+        let mut scale = || [0.5, 1.0, 2.0][if scale_of_block { random.below(3) } else { one } as usize];
+        let blocks = rows * columns / tensor_type.block_elements() as usize;
+        let scales = (0..blocks).map(|_| scale()).collect();
+        let codes = (0..rows * columns).map(|_| random.below(codes) as u8).collect();
+        Self { tensor_type, rows, columns, codes, scales }
+    }
+
+    /// The same code everywhere, with scale 1.
+    pub(crate) fn of_code(tensor_type: TensorType, rows: usize, columns: usize, code: u8) -> Self {
+        let blocks = rows * columns / tensor_type.block_elements() as usize;
+        Self { tensor_type, rows, columns, codes: vec![code; rows * columns], scales: vec![1.0; blocks] }
+    }
+
+    /// The products with `input`, exactly.
+    pub(crate) fn times(&self, input: &[f32]) -> Vec<f64> {
+        let block = self.tensor_type.block_elements() as usize;
+        let of_block = |(codes, (inputs, &scale)): (&[u8], (&[f32], &f32))| {
+            let sum: i64 = codes.iter().zip(inputs).map(|(&code, &x)| (i64::from(code) - 1) * x as i64).sum();
+            sum as f64 * f64::from(scale)
+        };
+        let rows = self.codes.chunks(self.columns).zip(self.scales.chunks(self.columns / block));
+        rows.map(|(codes, scales)| codes.chunks(block).zip(input.chunks(block).zip(scales)).map(of_block).sum())
+            .collect()
+    }
+
+    /// As a GGUF file stores them.
+    pub(crate) fn stored(&self) -> Vec<u8> {
+        let block = self.tensor_type.block_elements() as usize;
+        let mut bytes = Vec::new();
+        for (codes, &scale) in self.codes.chunks(block).zip(&self.scales) {
+            let scale = f16::from_f32(scale).to_le_bytes();
+            match self.tensor_type {
+                // 64 weights: the scale, then four to a byte, the first in the lowest bits.
+                TensorType::Q2_0 => {
+                    bytes.extend(scale);
+                    bytes.extend(codes.chunks(4).map(|four| four.iter().rev().fold(0, |byte, code| byte << 2 | code)));
+                }
+                // 256 weights: in each half of 128, byte i has weights i, i + 32, i + 64 and i + 96.
+                TensorType::TQ2_0 => {
+                    for half in codes.chunks(128) {
+                        bytes.extend((0..32).map(|i| (0..4).rev().fold(0, |byte, j| byte << 2 | half[i + 32 * j])));
+                    }
+                    bytes.extend(scale);
+                }
+                // 256 weights: 32 bytes with five digits of base 3 each, 16 with five, 4 with four.
+                TensorType::TQ1_0 => {
+                    bytes.extend(digits(&codes[..160], 32));
+                    bytes.extend(digits(&codes[160..240], 16));
+                    bytes.extend(digits(&codes[240..], 4));
+                    bytes.extend(scale);
+                }
+                other => panic!("{other} is not ternary"),
+            }
+        }
+        bytes
+    }
+}
+
+/// Byte i has the codes i, i + `bytes`, i + 2 `bytes` and so on as digits, the first the most significant; with fewer than
+/// five the last is 0. The number is stored as a fraction of 243 in 256ths, rounded up.
+fn digits(codes: &[u8], bytes: usize) -> Vec<u8> {
+    let byte = |i: usize| {
+        let digit = |place: usize| codes.get(i + place * bytes).copied().map_or(0, u16::from);
+        let number = (0..5).fold(0, |number, place| number * 3 + digit(place));
+        (number * 256).div_ceil(243) as u8
+    };
+    (0..bytes).map(byte).collect()
+}

@@ -120,6 +120,14 @@ pub enum GgufError {
         /// What is wrong.
         problem: KeyProblem,
     },
+    /// A tensor that this architecture cannot do without is not there: convert the original model again.
+    #[error("{} has no tensor `{tensor}`", path.display())]
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
     /// A tensor is described wrongly.
     #[error("{}: tensor `{tensor}` at byte {offset}: {problem}", path.display())]
     Tensor {

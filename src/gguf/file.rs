@@ -146,6 +146,11 @@ impl Gguf {
         self.metadata.str("general.architecture")
     }
 
+    /// The error for a tensor that must be there.
+    pub(super) fn missing_tensor(&self, tensor: &str) -> GgufError {
+        GgufError::MissingTensor { path: self.parts[0].path.clone(), tensor: tensor.to_owned() }
+    }
+
     fn single(header: Header, part: Part, memory: Option<Box<[u8]>>) -> Result<Self, GgufError> {
         let Header { version, alignment, metadata, tensors } = header;
         let mut gguf = Self {

@@ -5,3 +5,4 @@ mod damage;
 mod file;
 mod hostile;
 mod models;
+mod running;

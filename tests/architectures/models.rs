@@ -16,8 +16,11 @@ pub(crate) const BLOCKS: u64 = 2;
 /// Also the length of learned tables of positions.
 pub(crate) const CONTEXT: u64 = 128;
 
-/// Every model, by the name of its family.
-pub(crate) const FAMILIES: &[(&str, fn() -> ModelFile)] = &[
+/// A family's name, and what makes its model.
+pub(crate) type Family = (&'static str, fn() -> ModelFile);
+
+/// All of them.
+pub(crate) const FAMILIES: &[Family] = &[
     ("llama", llama),
     ("mixtral", mixtral),
     ("qwen2", qwen2),

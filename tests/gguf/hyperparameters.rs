@@ -128,6 +128,35 @@ fn rotations_that_ggml_asserts_are_refused() {
     refuse_for(&partial, "gptneox.rope.dimension_count");
 }
 
+// ggml_compute_forward_rope_flt never ends with nothing to rotate.
+#[test]
+fn a_rotation_of_nothing_is_refused_where_the_graph_rotates() {
+    for architecture in ["gemma", "gptneox", "qwen3"] {
+        let key = format!("{architecture}.rope.dimension_count");
+        let mut writer = keys_of(architecture);
+        writer.set(&key, 0_u32);
+        refuse_for(&writer, &key);
+    }
+    let mut without = keys_of("gpt2");
+    without.set("gpt2.rope.dimension_count", 0_u32);
+    accept(&without);
+}
+
+// rwkv6.cpp: GGML_ASSERT(hparams.token_shift_count == 2).
+#[test]
+fn a_token_shift_that_rwkv_asserts_is_refused() {
+    for (architecture, count, refused) in [("rwkv6", 1_u32, true), ("rwkv6", 2, false), ("rwkv6qwen2", 1, false)] {
+        let key = format!("{architecture}.token_shift_count");
+        let mut writer = keys_of(architecture);
+        writer.set(&key, count);
+        if refused {
+            refuse_for(&writer, &key);
+        } else {
+            accept(&writer);
+        }
+    }
+}
+
 // load_hparams: rope_scaling_type_train != LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED.
 #[test]
 fn an_unknown_rope_scaling_is_refused() {

@@ -316,7 +316,10 @@ impl From<GenerateError> for Failure {
             GenerateError::PromptTooLong { .. } => {
                 (Exit::Input, Some("shorten the prompt, or ask for a longer context with --ctx N"))
             }
-            GenerateError::NoTokenizer | GenerateError::NoLogits | GenerateError::NotANumber => (Exit::Model, None),
+            GenerateError::NoTokenizer
+            | GenerateError::NoLogits
+            | GenerateError::NoMemory
+            | GenerateError::NotANumber => (Exit::Model, None),
             _ => (Exit::Unexpected, None),
         };
         Self::new(exit, &error).with_help(help)

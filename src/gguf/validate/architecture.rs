@@ -1,9 +1,9 @@
 //! Assertions of single architectures in llama.cpp's `src/models`.
 
 use super::Keys;
-use crate::gguf::{GgufError, Value};
+use crate::gguf::{Gguf, GgufError, Value};
 
-/// Architectures whose graph asserts that keys and values have one head size.
+/// Architectures whose graph, their own or a shared one, asserts that keys and values have one head size.
 const EQUAL_HEADS: &[&str] = &[
     "afmoe",
     "apertus",
@@ -42,22 +42,28 @@ const EQUAL_HEADS: &[&str] = &[
     "granite",
     "granite_swa",
     "granitehybrid",
+    "granitemoe",
     "graniteswitch",
     "grok",
     "grovemoe",
+    "hunyuan-dense",
     "hunyuan-moe",
     "hunyuan_vl",
     "hy_v3",
     "internlm2",
     "jais",
     "jais2",
+    "jina-bert-v2",
+    "jina-bert-v3",
     "llada",
     "llada-moe",
     "llama",
+    "llama-embed",
     "llama4",
     "maincoder",
     "maple",
     "mellum",
+    "minicpm",
     "minimax-01",
     "minimax-m2",
     "minimax-m3",
@@ -69,6 +75,8 @@ const EQUAL_HEADS: &[&str] = &[
     "nemotron_h",
     "nemotron_h_moe",
     "neo-bert",
+    "nomic-bert",
+    "nomic-bert-moe",
     "olmo",
     "olmo2",
     "olmoe",
@@ -78,7 +86,9 @@ const EQUAL_HEADS: &[&str] = &[
     "pangu-embedded",
     "phi2",
     "phi3",
+    "phimoe",
     "plamo",
+    "pockettts",
     "qwen",
     "qwen2",
     "qwen2moe",
@@ -88,6 +98,7 @@ const EQUAL_HEADS: &[&str] = &[
     "qwen35moe",
     "qwen3moe",
     "qwen3next",
+    "qwen3tts",
     "qwen3vl",
     "qwen3vlmoe",
     "refact",
@@ -100,11 +111,12 @@ const EQUAL_HEADS: &[&str] = &[
     "starcoder",
     "starcoder2",
     "t5",
+    "t5encoder",
     "talkie",
     "xverse",
 ];
 
-/// Architectures whose graph asserts that all of a head is rotated.
+/// Architectures whose graph, their own or a shared one, asserts that all of a head is rotated.
 const FULL_ROTATION: &[&str] = &[
     "apertus",
     "arcee",
@@ -127,9 +139,11 @@ const FULL_ROTATION: &[&str] = &[
     "falcon",
     "granite",
     "granite_swa",
+    "granitemoe",
     "graniteswitch",
     "grok",
     "grovemoe",
+    "hunyuan-dense",
     "hunyuan-moe",
     "hunyuan_vl",
     "hy_v3",
@@ -138,9 +152,11 @@ const FULL_ROTATION: &[&str] = &[
     "llada",
     "llada-moe",
     "llama",
+    "llama-embed",
     "llama4",
     "maincoder",
     "mellum",
+    "minicpm",
     "mistral3",
     "olmo",
     "olmo2",
@@ -149,11 +165,13 @@ const FULL_ROTATION: &[&str] = &[
     "paddleocr",
     "pangu-embedded",
     "plamo",
+    "pockettts",
     "qwen2",
     "qwen2moe",
     "qwen2vl",
     "qwen3",
     "qwen3moe",
+    "qwen3tts",
     "qwen3vl",
     "qwen3vlmoe",
     "rnd1",
@@ -190,7 +208,7 @@ const NO_ROTATION: &[&str] = &[
 ];
 
 /// Checks what the graph of this architecture asserts.
-pub(super) fn check(keys: &Keys<'_>) -> Result<(), GgufError> {
+pub(super) fn check(gguf: &Gguf, keys: &Keys<'_>) -> Result<(), GgufError> {
     head_sizes(keys)?;
     const MANY: u64 = 1 << 24;
     match keys.architecture() {
@@ -212,6 +230,9 @@ pub(super) fn check(keys: &Keys<'_>) -> Result<(), GgufError> {
             }
             keys.integer_in("hyper_connection.count", 4..=4).map(drop)
         }
+        "phi3" | "pockettts" => attention_matrices(gguf, keys),
+        "rwkv6" | "rwkv6qwen2" => rwkv6(gguf, keys),
+        "rwkv7" => token_shifts(keys),
         "dflash" => keys.integer_in("attention.output_group_count", 1..=MANY).map(drop),
         "gemma-embedding" => gemma_embedding(keys),
         "hrm-text" => hrm(keys),
@@ -256,6 +277,62 @@ fn head_sizes(keys: &Keys<'_>) -> Result<(), GgufError> {
         return Err(keys.wrong("rope.dimension_count", rotated, format!("the head size {key}")));
     }
     Ok(())
+}
+
+/// The loader takes both forms of the matrices as optional; the graph has a null pointer without either.
+fn attention_matrices(gguf: &Gguf, keys: &Keys<'_>) -> Result<(), GgufError> {
+    for layer in 0..layers_with_weights(gguf, keys)? {
+        let has = |name: &str| gguf.tensor(&format!("blk.{layer}.{name}.weight")).is_some();
+        let separate = ["attn_q", "attn_k", "attn_v"].into_iter().all(has);
+        if !(separate || has("attn_qkv")) {
+            return Err(gguf.missing_tensor(&format!("blk.{layer}.attn_qkv.weight")));
+        }
+    }
+    Ok(())
+}
+
+/// rwkv6.cpp and rwkv6-base.cpp.
+fn rwkv6(gguf: &Gguf, keys: &Keys<'_>) -> Result<(), GgufError> {
+    let fused_only = keys.architecture() == "rwkv6qwen2";
+    if !fused_only {
+        token_shifts(keys)?;
+    }
+    let layers = layers_with_weights(gguf, keys)?;
+    if layers == 0 {
+        return Ok(());
+    }
+    for layer in 0..layers {
+        let name = |part: &str| format!("blk.{layer}.time_mix_lerp_{part}.weight");
+        if fused_only || gguf.tensor(&name("fused")).is_some() {
+            continue;
+        }
+        if let Some(part) = ["w", "k", "v", "r", "g"].into_iter().find(|part| gguf.tensor(&name(part)).is_none()) {
+            return Err(gguf.missing_tensor(&name(part)));
+        }
+    }
+    // GGML_ASSERT(n_head % n_head_kv == 0), and a reshape to this many heads; only rwkv6qwen2 has matrices for fewer.
+    let (Some(width), Some(size)) = (keys.integer("embedding_length")?, keys.integer("wkv.head_size")?) else {
+        return Ok(());
+    };
+    let heads = width / size.max(1);
+    let key =
+        if keys.get("attention.head_count_kv").is_some() { "attention.head_count_kv" } else { "attention.head_count" };
+    let found = keys.per_layer(key, layers)?.unwrap_or_default();
+    let fits = |&count: &u64| count == 0 || count == heads || (fused_only && heads.is_multiple_of(count));
+    match found.iter().find(|count| !fits(count)) {
+        Some(count) => Err(keys.wrong(key, count, format!("0 or {heads}"))),
+        None => Ok(()),
+    }
+}
+
+/// GGML_ASSERT(hparams.token_shift_count == 2).
+fn token_shifts(keys: &Keys<'_>) -> Result<(), GgufError> {
+    keys.integer_in("token_shift_count", 2..=2).map(drop)
+}
+
+/// The blocks, or none in a file without weights.
+fn layers_with_weights(gguf: &Gguf, keys: &Keys<'_>) -> Result<u64, GgufError> {
+    if gguf.tensors().is_empty() { Ok(0) } else { Ok(keys.integer("block_count")?.unwrap_or(0)) }
 }
 
 /// Query and key matrices are as wide as the embedding and its share of key heads, whatever the head size; the graph

@@ -25,7 +25,7 @@ pub(super) fn check(gguf: &Gguf, keys: &Keys<'_>) -> Result<(), GgufError> {
     if let Some(layers) = layers {
         // load_hparams: n_layer_nextn <= n_layer_all.
         keys.integer_in("nextn_predict_layers", 0..=layers)?;
-        experts(keys, layers)?;
+        experts(gguf, keys, layers)?;
         heads(gguf, keys, layers)?;
         if let Some(sizes) = keys.per_layer("feed_forward_length", layers)?
             && let Some(size) = sizes.iter().find(|&&size| size > MAX_SIZE)
@@ -53,10 +53,10 @@ pub(super) fn check(gguf: &Gguf, keys: &Keys<'_>) -> Result<(), GgufError> {
 }
 
 /// load_hparams: the assertions on expert counts and groups.
-fn experts(keys: &Keys<'_>, layers: u64) -> Result<(), GgufError> {
+fn experts(gguf: &Gguf, keys: &Keys<'_>, layers: u64) -> Result<(), GgufError> {
     let mut count = keys.integer_in("expert_count", 0..=MAX_EXPERTS)?.unwrap_or(0);
     let used = keys.per_layer("expert_used_count", layers)?.unwrap_or_default();
-    let mut most_used = used.into_iter().max().unwrap_or(0);
+    let mut most_used = used.iter().copied().max().unwrap_or(0);
     if matches!(keys.architecture(), "hunyuan_vl" | "hunyuan-dense") && count <= 1 {
         count = 0;
         most_used = 0;
@@ -64,6 +64,11 @@ fn experts(keys: &Keys<'_>, layers: u64) -> Result<(), GgufError> {
     let least_used = u64::from(count > 0);
     if !(least_used..=count).contains(&most_used) {
         return Err(keys.wrong("expert_used_count", most_used, format!("{least_used} to the {count} experts")));
+    }
+    // build_moe_ffn divides by the number of experts that the block uses.
+    let routes = |layer: usize| gguf.tensor(&format!("blk.{layer}.ffn_gate_inp.weight")).is_some();
+    if let Some(layer) = (0..used.len()).find(|&layer| used[layer] == 0 && routes(layer)) {
+        return Err(keys.wrong("expert_used_count", 0, format!("at least 1 in block {layer}")));
     }
     let groups = keys.integer("expert_group_count")?.unwrap_or(0);
     if groups > 0 && groups >= count {

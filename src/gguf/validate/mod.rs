@@ -23,7 +23,7 @@ pub(super) fn model(gguf: &Gguf) -> Result<(), GgufError> {
     if gguf.metadata().get("general.architecture").is_some() {
         let keys = Keys::new(gguf)?;
         hyperparameters::check(gguf, &keys)?;
-        architecture::check(&keys)?;
+        architecture::check(gguf, &keys)?;
     }
     weights::check(gguf)
 }

@@ -161,7 +161,10 @@ fn check_special(metadata: &Metadata, model: &str, tokens: u64) -> Result<(), Gg
         _ => flag("tokenizer.ggml.add_bos_token")?.unwrap_or(adds_bos),
     };
     let adds_eos = flag("tokenizer.ggml.add_eos_token")?.unwrap_or(adds_eos) && model != "bert";
-    let exists = |key: &str, default: Option<u64>| metadata.get(key).is_some() || default.is_some_and(|id| id < tokens);
+    // An id beyond the vocabulary counts as none.
+    let exists = |key: &str, default: Option<u64>| {
+        metadata.get(key).map_or(default, Value::as_u64).is_some_and(|id| id < tokens)
+    };
     for (adds, key, default) in [(adds_bos, BOS, bos), (adds_eos, EOS, eos), (model == "bert", SEPARATOR, Some(102))] {
         if adds && !exists(key, default) {
             return Err(wrong(

@@ -30,6 +30,16 @@ fn misplaced_i2_s(tensor: &TensorInfo, is_bitnet: bool) -> Option<&'static str> 
 }
 
 fn offence(tensor: &TensorInfo) -> Option<&'static str> {
+    // ggml_compute_forward_ssm_conv and _ssm_scan read floats; tables that are added, and factors, are element-wise.
+    let element = tensor.stem().rsplit('.').next().unwrap_or_default();
+    let is_element_wise = matches!(element, "ssm_a" | "ssm_d" | "token_types")
+        || element.starts_with("ssm_conv1d")
+        || element.starts_with("time_mix_lerp_")
+        || element.starts_with("channel_mix_lerp_")
+        || tensor.stem().ends_with("shortconv.conv");
+    if is_element_wise && tensor.tensor_type != TensorType::F32 {
+        return Some("which must be F32 here");
+    }
     // Other endings are adapters, tables of integers and what llama.cpp does not load.
     if !(tensor.name.ends_with(".weight") || tensor.name.ends_with(".bias") || tensor.name.ends_with(".scale")) {
         return None;

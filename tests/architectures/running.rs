@@ -1,0 +1,123 @@
+//! What only some architectures do, through the public API: learned positions, encoders, states that cannot go back.
+
+use std::num::NonZeroU32;
+
+use gguf_loader::{
+    Context, Model,
+    backend::{Batch, CancelToken, ContextError, ContextOptions, DecodeError, SequenceEdit},
+    generation::{GenerateError, GenerateOptions},
+};
+
+use crate::models::{CONTEXT, FAMILIES};
+
+fn load(family: &str) -> Model {
+    let build = FAMILIES.iter().find(|(name, _)| *name == family).expect("a family").1;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.gguf");
+    assert!(build().write(&path), "the model is written");
+    let model = Model::load(&path).expect("the model loads");
+    assert!(model.backend().starts_with("cpu-"), "{}", model.backend());
+    model
+}
+
+fn options(length: u64) -> ContextOptions {
+    let number = |value| NonZeroU32::new(value).expect("above zero");
+    ContextOptions::default().with_length(number(length as u32)).with_threads(number(2))
+}
+
+/// Decodes `tokens` where the sequence ends; the logits after the last.
+fn decode(context: &mut Context, tokens: &[u32]) -> Result<Vec<f32>, DecodeError> {
+    let mut batch = Batch::new();
+    batch.extend(tokens, context.next_position(0), 0);
+    context.decode(&batch)?;
+    Ok(context.logits(tokens.len() - 1).expect("a model with logits").to_vec())
+}
+
+fn prompt(length: u32) -> Vec<u32> {
+    (0..length).map(|index| 3 + index * 7 % 250).collect()
+}
+
+/// The largest difference, in units of the largest logit.
+fn distance(left: &[f32], right: &[f32]) -> f32 {
+    let largest = left.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+    left.iter().zip(right).map(|(left, right)| (left - right).abs()).fold(0.0, f32::max) / largest
+}
+
+#[test]
+fn learned_positions_are_used_up_to_the_last_and_no_further() {
+    let model = load("gpt2");
+    let error = model.context(&options(CONTEXT + 1)).expect_err("the table ends");
+    assert!(matches!(error, ContextError::Length { limit, .. } if u64::from(limit) == CONTEXT), "{error}");
+    let mut context = model.context(&options(CONTEXT)).expect("the whole table");
+    let tokens = prompt(CONTEXT as u32);
+    let (last, before) = tokens.split_last().expect("a prompt");
+    decode(&mut context, before).expect("all but one position");
+    let at_the_end = decode(&mut context, &[*last]).expect("the last position");
+    let error = decode(&mut context, &[3]).expect_err("there is no further position");
+    assert!(matches!(error, DecodeError::Batch(_) | DecodeError::ContextFull { .. }), "{error}");
+
+    context.edit(SequenceEdit::Clear).expect("the cache can be emptied");
+    let all_at_once = decode(&mut context, &tokens).expect("the whole context");
+    assert!(distance(&at_the_end, &all_at_once) < 0.01, "{}", distance(&at_the_end, &all_at_once));
+    // The same token elsewhere: positions count.
+    context.edit(SequenceEdit::Clear).expect("the cache can be emptied");
+    let at_the_start = decode(&mut context, &[*last]).expect("the first position");
+    assert!(distance(&at_the_end, &at_the_start) > 0.05, "{}", distance(&at_the_end, &at_the_start));
+}
+
+#[test]
+fn an_encoder_computes_and_says_that_it_has_no_logits() {
+    for family in ["bert", "nomic-bert"] {
+        let model = load(family);
+        let mut context = model.context(&options(64)).expect("the context opens");
+        for _ in 0..2 {
+            let mut batch = Batch::new();
+            batch.extend(&[2, 5, 6, 7, 3], 0, 0);
+            context.decode(&batch).expect("an encoder takes a batch");
+            assert!(context.logits(4).is_none(), "{family}");
+            assert_eq!(context.next_position(0), 0, "{family} remembers nothing");
+        }
+        let error = context.generate("a b", &GenerateOptions::default()).map(|mut text| text.next());
+        let is_refusal = match &error {
+            Err(error) | Ok(Some(Err(error))) => matches!(error, GenerateError::NoMemory),
+            _ => false,
+        };
+        assert!(is_refusal, "{family}: {error:?}");
+        context.edit(SequenceEdit::Truncate { sequence: 0, from: 1 }).expect("there is nothing to forget");
+    }
+}
+
+#[test]
+fn a_recurrent_state_starts_afresh_after_a_cancellation() {
+    for family in ["mamba", "rwkv6"] {
+        let model = load(family);
+        let cancel = CancelToken::new();
+        let mut context = model.context(&options(4096).with_cancel(cancel.clone())).expect("the context opens");
+        let tokens = prompt(12);
+        let undisturbed = decode(&mut context, &tokens).expect("a prompt");
+
+        // A state cannot lose its end; the whole of it can go.
+        let truncated = context.edit(SequenceEdit::Truncate { sequence: 0, from: 6 });
+        assert!(matches!(truncated, Err(DecodeError::SequenceEdit(_))), "{family}: {truncated:?}");
+        assert_eq!(context.next_position(0), 12, "{family}");
+        context.edit(SequenceEdit::Clear).expect("the state can be emptied");
+
+        let long = prompt(2000);
+        let cancelled = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                cancel.cancel();
+            });
+            decode(&mut context, &long)
+        });
+        // A machine that is fast enough finishes first; what follows must hold all the same.
+        assert!(matches!(cancelled, Ok(_) | Err(DecodeError::Cancelled)), "{family}: {cancelled:?}");
+        assert_eq!(context.next_position(0), if cancelled.is_ok() { 2000 } else { 0 }, "{family}");
+        cancel.reset();
+        if cancelled.is_ok() {
+            context.edit(SequenceEdit::Clear).expect("the state can be emptied");
+        }
+        let again = decode(&mut context, &tokens).expect("the context is usable");
+        assert!(distance(&undisturbed, &again) < 1e-4, "{family}: {}", distance(&undisturbed, &again));
+    }
+}

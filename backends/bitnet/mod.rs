@@ -68,7 +68,13 @@ impl Backend for BitnetBackend {
     ) -> Result<Arc<dyn BackendModel>, LoadError> {
         // A safe function must not rely on where the device came from: it may have been made for another machine.
         self.tier.require(&Hardware::detect())?;
-        Ok(Arc::new(LlamaModel::load(self.id, self.registration, request, progress)?))
+        let model = LlamaModel::load(self.id, self.registration, request, progress)?;
+        // Stacked experts, for one, are multiplied in another way. To run such a model here would be to pretend.
+        if model.ternary_tensors() == 0 && !request.profile().vocabulary_only {
+            let message = "the kernels multiply with none of its ternary tensors".to_owned();
+            return Err(LoadError::Refused { engine: ggml::ENGINE, message });
+        }
+        Ok(Arc::new(model))
     }
 
     fn measure(&self, _device: &Device, budget: Duration) -> Option<Rates> {

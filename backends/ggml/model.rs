@@ -82,6 +82,15 @@ impl LlamaModel {
     }
 }
 
+#[cfg(feature = "bitnet")]
+impl LlamaModel {
+    /// How many of the tensors lie where the ternary kernels multiply with them.
+    pub(crate) fn ternary_tensors(&self) -> u32 {
+        // SAFETY: the model is valid.
+        u32::try_from(unsafe { ffi::gl_ternary_tensors(self.raw.as_ptr()) }).unwrap_or(0)
+    }
+}
+
 impl BackendModel for LlamaModel {
     fn shape(&self) -> &ModelShape {
         &self.shape

@@ -6,8 +6,8 @@
 pub struct KnownBackend {
     /// Its id.
     pub id: &'static str,
-    /// The cargo feature that compiles it.
-    pub feature: &'static str,
+    /// The cargo features that compile it.
+    pub features: &'static [&'static str],
     /// The only processor architecture that it is for, as in [`std::env::consts::ARCH`].
     pub architecture: Option<&'static str>,
 }
@@ -15,38 +15,54 @@ pub struct KnownBackend {
 const X86_64: &str = "x86_64";
 const AARCH64: &str = "aarch64";
 
-const fn tier(id: &'static str, feature: &'static str, architecture: &'static str) -> KnownBackend {
-    KnownBackend { id, feature, architecture: Some(architecture) }
+/// The pure Rust backend, and two for each tier: ggml's kernels and the ternary ones.
+macro_rules! backends {
+    ($($tier:literal $feature:literal $architecture:ident,)*) => {
+        &[
+            KnownBackend { id: "reference", features: &["reference"], architecture: None },
+            $(
+                KnownBackend {
+                    id: concat!("cpu-", $tier),
+                    features: &[$feature],
+                    architecture: Some($architecture),
+                },
+                KnownBackend {
+                    id: concat!("bitnet-", $tier),
+                    features: &["bitnet", $feature],
+                    architecture: Some($architecture),
+                },
+            )*
+        ]
+    };
 }
 
 /// Every backend of the library; a test compares it with Cargo.toml.
-pub(super) const BACKENDS: &[KnownBackend] = &[
-    KnownBackend { id: "reference", feature: "reference", architecture: None },
-    tier("cpu-x64", "cpu", X86_64),
-    tier("cpu-sse42", "cpu-sse42", X86_64),
-    tier("cpu-sandybridge", "cpu-sandybridge", X86_64),
-    tier("cpu-ivybridge", "cpu-ivybridge", X86_64),
-    tier("cpu-piledriver", "cpu-piledriver", X86_64),
-    tier("cpu-haswell", "cpu-haswell", X86_64),
-    tier("cpu-alderlake", "cpu-alderlake", X86_64),
-    tier("cpu-skylakex", "cpu-skylakex", X86_64),
-    tier("cpu-cannonlake", "cpu-cannonlake", X86_64),
-    tier("cpu-cascadelake", "cpu-cascadelake", X86_64),
-    tier("cpu-icelake", "cpu-icelake", X86_64),
-    tier("cpu-cooperlake", "cpu-cooperlake", X86_64),
-    tier("cpu-zen4", "cpu-zen4", X86_64),
-    tier("cpu-sapphirerapids", "cpu-sapphirerapids", X86_64),
-    tier("cpu-armv8", "cpu", AARCH64),
-    tier("cpu-armv8-dotprod", "cpu-armv8-dotprod", AARCH64),
-    tier("cpu-armv8-fp16", "cpu-armv8-fp16", AARCH64),
-    tier("cpu-armv8-i8mm", "cpu-armv8-i8mm", AARCH64),
-    tier("cpu-armv8-sve", "cpu-armv8-sve", AARCH64),
-    tier("cpu-armv9-sve2", "cpu-armv9-sve2", AARCH64),
-    tier("cpu-armv9-sme", "cpu-armv9-sme", AARCH64),
-    tier("cpu-apple-m1", "cpu-apple-m1", AARCH64),
-    tier("cpu-apple-m2", "cpu-apple-m2", AARCH64),
-    tier("cpu-apple-m4", "cpu-apple-m4", AARCH64),
-];
+pub(super) const BACKENDS: &[KnownBackend] = backends! {
+    "x64" "cpu" X86_64,
+    "sse42" "cpu-sse42" X86_64,
+    "sandybridge" "cpu-sandybridge" X86_64,
+    "ivybridge" "cpu-ivybridge" X86_64,
+    "piledriver" "cpu-piledriver" X86_64,
+    "haswell" "cpu-haswell" X86_64,
+    "alderlake" "cpu-alderlake" X86_64,
+    "skylakex" "cpu-skylakex" X86_64,
+    "cannonlake" "cpu-cannonlake" X86_64,
+    "cascadelake" "cpu-cascadelake" X86_64,
+    "icelake" "cpu-icelake" X86_64,
+    "cooperlake" "cpu-cooperlake" X86_64,
+    "zen4" "cpu-zen4" X86_64,
+    "sapphirerapids" "cpu-sapphirerapids" X86_64,
+    "armv8" "cpu" AARCH64,
+    "armv8-dotprod" "cpu-armv8-dotprod" AARCH64,
+    "armv8-fp16" "cpu-armv8-fp16" AARCH64,
+    "armv8-i8mm" "cpu-armv8-i8mm" AARCH64,
+    "armv8-sve" "cpu-armv8-sve" AARCH64,
+    "armv9-sve2" "cpu-armv9-sve2" AARCH64,
+    "armv9-sme" "cpu-armv9-sme" AARCH64,
+    "apple-m1" "cpu-apple-m1" AARCH64,
+    "apple-m2" "cpu-apple-m2" AARCH64,
+    "apple-m4" "cpu-apple-m4" AARCH64,
+};
 
 /// The backend of this id.
 pub(super) fn backend(id: &str) -> Option<&'static KnownBackend> {
@@ -73,7 +89,7 @@ mod tests {
             .filter_map(|line| line.split_once(" = ").map(|(feature, _)| feature))
             .filter(|feature| !OTHERS.contains(feature))
             .collect();
-        let listed: BTreeSet<&str> = BACKENDS.iter().map(|backend| backend.feature).collect();
+        let listed: BTreeSet<&str> = BACKENDS.iter().flat_map(|backend| backend.features).copied().collect();
         assert_eq!(declared, listed);
     }
 

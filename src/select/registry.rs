@@ -124,7 +124,7 @@ impl UnknownBackend {
             (Some(KnownBackend { architecture: Some(other), .. }), _) if *other != ARCH => {
                 format!(": it is for {other}, the program is for {ARCH}")
             }
-            (Some(known), _) => format!(": build it with the cargo feature `{}`", known.feature),
+            (Some(known), _) => format!(": build it with the cargo feature `{}`", known.features.join("` and `")),
             (None, Some(suggestion)) => format!(": did you mean `{suggestion}`?"),
             (None, None) => String::new(),
         }

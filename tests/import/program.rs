@@ -1,12 +1,12 @@
-//! The program: `import`, `inspect`, a full disk, Ctrl-C.
+//! The program: `import`, `export`, `inspect`, a full disk, Ctrl-C.
 
-use std::{ffi::OsStr, process::Output};
+use std::{ffi::OsStr, path::Path, process::Output};
 
 use assert_cmd::{Command, cargo::cargo_bin};
 use gguf_loader::knobs;
 use serde_json::Value;
 
-use crate::{Folder, tiny};
+use crate::{Folder, tensors, tiny};
 
 fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
     let mut command = Command::new(cargo_bin!("gguf-loader"));
@@ -54,10 +54,43 @@ fn forced_layout_warns_of_nothing() {
 }
 
 #[test]
+fn what_was_imported_is_exported_as_it_was() {
+    let folder = Folder::new();
+    let [input, imported, exported] = ["in.gguf", "imported.gguf", "exported.gguf"].map(|name| folder.at(name));
+    tiny().write_file(&input).unwrap();
+    let paths = |command: &str, from: &Path, to: &Path| [command.into(), from.to_owned(), to.to_owned()];
+    let output = run(paths("import", &input, &imported));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let mut arguments = paths("export", &imported, &exported).to_vec();
+    let output = run(&arguments);
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(report.contains("exported.gguf: 14 I2_S matrices, layout x86"), "{report}");
+    assert!(tensors(&exported) == tensors(&input) && tensors(&imported) != tensors(&input));
+
+    arguments.extend(["--layout".into(), "arm".into(), "--json".into()]);
+    let report: Value = serde_json::from_slice(&run(&arguments).stdout).unwrap();
+    assert_eq!((&report["layout"], &report["matrices"]), (&"arm".into(), &14.into()));
+    assert!(tensors(&exported) != tensors(&input));
+}
+
+#[test]
+fn exporting_what_is_i2_s_already_is_an_error() {
+    let folder = Folder::new();
+    let input = folder.write("in.gguf", &tiny());
+    let output = run([OsStr::new("export"), input.as_ref(), folder.at("out.gguf").as_ref()]);
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(stderr(&output).contains("nothing to transcode"), "{}", stderr(&output));
+    assert_eq!(folder.names(), ["in.gguf"]);
+}
+
+#[test]
 fn unknown_layout_is_a_usage_error_that_lists_the_known() {
-    let output = run(["import", "in.gguf", "out.gguf", "--layout", "mips"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("rows4"), "{}", stderr(&output));
+    for command in ["import", "export"] {
+        let output = run([command, "in.gguf", "out.gguf", "--layout", "mips"]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains("rows4"), "{}", stderr(&output));
+    }
 }
 
 #[test]

@@ -9,8 +9,9 @@ use gguf_loader::{
 };
 
 use crate::commands::{
-    bench::Bench, completions::Completions, convert::Convert, detokenize::Detokenize, devices::Devices, import::Import,
-    inspect::Inspect, knobs::KnobsTable, perplexity::Perplexity, run::Run, select::Select, tokenize::Tokenize,
+    bench::Bench, completions::Completions, convert::Convert, detokenize::Detokenize, devices::Devices, export::Export,
+    import::Import, inspect::Inspect, knobs::KnobsTable, perplexity::Perplexity, run::Run, select::Select,
+    tokenize::Tokenize,
 };
 
 /// The codes of [`Exit`](crate::failure::Exit), for people.
@@ -64,11 +65,12 @@ pub(crate) enum Command {
     Select(Select),
     Inspect(Inspect),
     Import(Import),
+    Export(Export),
+    Convert(Convert),
     Tokenize(Tokenize),
     Detokenize(Detokenize),
     Perplexity(Perplexity),
     Bench(Bench),
-    Convert(Convert),
     Knobs(KnobsTable),
     Completions(Completions),
 }

@@ -154,7 +154,7 @@ impl From<ImportError> for Failure {
             ImportError::Cancelled => return Self::interrupted(),
             ImportError::Gguf(error) => return error.into(),
             ImportError::SameFile { .. } => (Exit::Usage, Some("give the output another name")),
-            ImportError::Layout { .. } => (Exit::Usage, Some("force the layout of the file's writer with --layout")),
+            ImportError::Layout { .. } => (Exit::Usage, Some("name another layout with --layout")),
             ImportError::Cache(CacheError::NoFolder | CacheError::Budget { .. }) => (Exit::Usage, Some(BY_HAND)),
             ImportError::Cache(_) => (Exit::File, Some(BY_HAND)),
             ImportError::Full { .. } => (Exit::File, Some("make room, or write to another disk")),

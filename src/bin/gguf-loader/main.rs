@@ -43,11 +43,12 @@ fn run(command: Command, output: &mut Output) -> Result<(), Failure> {
         Command::Select(command) => command.execute(output),
         Command::Inspect(command) => command.execute(output),
         Command::Import(command) => command.execute(output),
+        Command::Export(command) => command.execute(output),
+        Command::Convert(command) => command.execute(output),
         Command::Tokenize(command) => command.execute(output),
         Command::Detokenize(command) => command.execute(output),
         Command::Perplexity(command) => command.execute(output),
         Command::Bench(command) => command.execute(output),
-        Command::Convert(command) => command.execute(output),
         Command::Knobs(command) => command.execute(output),
         Command::Completions(command) => command.execute(output),
     }

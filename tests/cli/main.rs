@@ -73,5 +73,6 @@ fn backends(supported: bool) -> Vec<String> {
     let report = json_of(run(["devices", "--json"]));
     let rows = report["backends"].as_array().unwrap();
     let ids = rows.iter().filter(|row| row["supported"] == supported).map(|row| row["id"].as_str().unwrap().to_owned());
-    ids.collect()
+    // The tests' models have no ternary weights.
+    ids.filter(|id| !id.starts_with("bitnet-")).collect()
 }

@@ -6,7 +6,6 @@ use gguf_loader::backend::{BackendContext, Batch, CancelToken, ContextOptions, D
 
 use crate::{
     checks,
-    models::Model,
     subject::{Subject, assert_same, count, feed, open, options, prompt},
 };
 
@@ -47,7 +46,7 @@ fn decode_that_is_cancelled_beforehand_does_nothing(subject: &Subject) {
 }
 
 fn running_decode_is_cancelled_from_another_thread(subject: &Subject) {
-    let model = subject.load(Model::Slow);
+    let model = subject.load(subject.slow());
     let cancel = CancelToken::new();
     let mut context = open(&model, &long_context(&cancel));
     context.decode(&long_batch()).expect("a valid batch");
@@ -92,7 +91,7 @@ fn stop_midway(context: &mut dyn BackendContext, cancel: &CancelToken) {
 
 fn token_of_one_context_does_not_stop_another(subject: &Subject) {
     let (first, second) = (CancelToken::new(), CancelToken::new());
-    let model = subject.load(crate::models::USUAL);
+    let model = subject.load(subject.usual());
     let _stopped = open(&model, &options().with_cancel(first.clone()));
     let mut running = open(&model, &options().with_cancel(second));
     first.cancel();

@@ -6,7 +6,7 @@ use gguf_loader::gguf::TensorType;
 
 use crate::{
     checks,
-    models::{Model, USUAL},
+    models::Model,
     subject::{Subject, assert_same, count, feed, open, options, prompt},
 };
 
@@ -18,7 +18,14 @@ checks! {
 }
 
 fn two_models_interleaved_do_not_disturb_each_other(subject: &Subject) {
-    let kinds = [Model::Tiny(TensorType::F32), Model::Tiny(TensorType::Q4_0)];
+    let candidates = [
+        Model::Tiny(TensorType::F32),
+        Model::Tiny(TensorType::Q4_0),
+        Model::Ternary(TensorType::TQ2_0),
+        Model::Ternary(TensorType::Q2_0),
+    ];
+    let runnable = subject.runnable(candidates);
+    let kinds = [runnable[0], runnable[1]];
     let tokens = prompt(24, 1);
     let expected = kinds.map(|kind| feed(&mut *open(&subject.load(kind), &options()), &tokens, 0, 0));
     assert_ne!(expected[0], expected[1]);
@@ -35,7 +42,7 @@ fn two_models_interleaved_do_not_disturb_each_other(subject: &Subject) {
 }
 
 fn eight_contexts_in_eight_threads_equal_single_runs(subject: &Subject) {
-    let model = subject.load(USUAL);
+    let model = subject.load(subject.usual());
     let options = options().with_threads(count(1));
     let expected: Vec<Vec<f32>> =
         (0..8).map(|seed| feed(&mut *open(&model, &options), &prompt(30, seed), 0, 0)).collect();
@@ -63,7 +70,7 @@ fn models_load_in_parallel(subject: &Subject) {
 }
 
 fn context_moves_to_another_thread(subject: &Subject) {
-    let model = subject.load(USUAL);
+    let model = subject.load(subject.usual());
     let tokens = prompt(20, 10);
     let expected = feed(&mut *open(&model, &options()), &tokens, 0, 0);
     let mut context = open(&Arc::clone(&model), &options());

@@ -4,7 +4,6 @@ use gguf_loader::backend::{ContextError, ContextOptions};
 
 use crate::{
     checks,
-    models::USUAL,
     subject::{Subject, count, feed, open, options, prompt},
 };
 
@@ -33,7 +32,7 @@ fn limits_are_what_was_asked_for(subject: &Subject) {
 }
 
 fn length_that_nobody_named_is_that_of_the_training(subject: &Subject) {
-    let model = subject.load(USUAL);
+    let model = subject.load(subject.usual());
     assert_eq!(open(&model, &ContextOptions::default()).limits().context, model.shape().n_ctx_train);
 }
 
@@ -43,7 +42,7 @@ fn threads_that_nobody_named_are_those_of_the_machine(subject: &Subject) {
 }
 
 fn context_outlives_the_model(subject: &Subject) {
-    let model = subject.load(USUAL);
+    let model = subject.load(subject.usual());
     let mut context = open(&model, &options());
     let before = feed(&mut *context, &prompt(4, 1), 0, 0);
     drop(model);
@@ -60,13 +59,13 @@ fn context_is_executed_by_this_backend(subject: &Subject) {
 }
 
 fn too_many_threads_are_an_error(subject: &Subject) {
-    let model = subject.load(USUAL);
+    let model = subject.load(subject.usual());
     let error = model.context(&options().with_threads(count(u32::MAX))).expect_err("no engine runs 2^32 threads");
     assert!(matches!(error, ContextError::Threads { requested: u32::MAX, .. }), "{error:?}");
 }
 
 fn context_larger_than_the_memory_is_an_error(subject: &Subject) {
-    let model = subject.load(USUAL);
+    let model = subject.load(subject.usual());
     let error = model.context(&options().with_length(count(u32::MAX))).expect_err("4 TB of KV cache");
     assert!(matches!(error, ContextError::Memory { .. } | ContextError::Refused { .. }), "{error:?}");
 }

@@ -4,7 +4,7 @@ use gguf_loader::backend::Batch;
 
 use crate::{
     checks,
-    models::{Model, TYPES, USUAL},
+    models::{Model, TERNARY_TYPES, TYPES},
     subject::{Subject, assert_same, best, count, distance, feed, feed_singly, open, options, prompt},
 };
 
@@ -24,8 +24,10 @@ checks! {
 }
 
 fn prompt_at_once_equals_token_by_token(subject: &Subject) {
-    for &tensor_type in TYPES {
-        let model = subject.load(Model::Tiny(tensor_type));
+    let ternary = TERNARY_TYPES.iter().map(|&tensor_type| Model::Ternary(tensor_type));
+    let tiny = TYPES.iter().map(|&tensor_type| Model::Tiny(tensor_type));
+    for model in subject.runnable(tiny.chain(ternary)) {
+        let model = subject.load(model);
         let tokens = prompt(24, 1);
         let at_once = feed(&mut *open(&model, &options()), &tokens, 0, 0);
         let singly = feed_singly(&mut *open(&model, &options()), &tokens, 0, 0);
@@ -76,7 +78,7 @@ fn order_of_the_prompt_matters(subject: &Subject) {
 }
 
 fn logits_are_finite_and_as_many_as_tokens(subject: &Subject) {
-    let model = subject.load(USUAL);
+    let model = subject.load(subject.usual());
     let logits = feed(&mut *open(&model, &options()), &prompt(10, 9), 0, 0);
     assert_eq!(logits.len(), model.shape().n_vocab as usize);
     assert!(logits.iter().all(|logit| logit.is_finite()));
@@ -99,7 +101,7 @@ fn logits_are_there_only_where_asked(subject: &Subject) {
 }
 
 fn logits_of_every_token_equal_those_of_shorter_prompts(subject: &Subject) {
-    let model = subject.load(USUAL);
+    let model = subject.load(subject.usual());
     let tokens = prompt(12, 11);
     let mut all = open(&model, &options().with_ubatch(count(5)));
     let mut batch = Batch::new();

@@ -6,7 +6,7 @@ use gguf_loader::backend::{ContextError, LoadError};
 
 use crate::{
     checks,
-    models::{Model, USUAL},
+    models::Model,
     subject::{Subject, feed, open, open_file, options, prompt, request, skipped},
 };
 
@@ -22,7 +22,7 @@ checks! {
 
 fn progress_rises_from_zero_to_one(subject: &Subject) {
     let mut reports = Vec::new();
-    let path = subject.models.path(USUAL);
+    let path = subject.models.path(subject.usual());
     let loaded = subject.load_path(&path, |done| {
         reports.push(done);
         ControlFlow::Continue(())
@@ -42,7 +42,8 @@ fn load_broken_off_midway_is_cancelled(subject: &Subject) {
 }
 
 fn break_off(subject: &Subject, name: &str, at: f32) {
-    let path = subject.models.copy(USUAL, &format!("{name}-{}-{}.gguf", subject.backend.id(), subject.device.id));
+    let path =
+        subject.models.copy(subject.usual(), &format!("{name}-{}-{}.gguf", subject.backend.id(), subject.device.id));
     let mut calls_after = 0;
     let mut broken_off = false;
     let loaded = subject.load_path(&path, |done| {
@@ -59,7 +60,7 @@ fn break_off(subject: &Subject, name: &str, at: f32) {
 
 fn dropping_everything_lets_go_of_the_file(subject: &Subject) {
     let name = format!("dropped-{}-{}.gguf", subject.backend.id(), subject.device.id);
-    let path = subject.models.copy(USUAL, &name);
+    let path = subject.models.copy(subject.usual(), &name);
     let model = subject.load_path(&path, |_| ControlFlow::Continue(())).expect("a model of the suite");
     let mut context = open(&model, &options());
     drop(model);
@@ -82,7 +83,7 @@ fn assert_let_go(path: &Path) {
 }
 
 fn shape_equals_the_file(subject: &Subject) {
-    for model in [USUAL, Model::Full] {
+    for model in subject.runnable([subject.usual(), Model::Full]) {
         let path = subject.models.path(model);
         let described = model.describe().shape;
         let file = open_file(&path);
@@ -100,7 +101,7 @@ fn shape_equals_the_file(subject: &Subject) {
 
 fn file_that_vanished_is_an_error(subject: &Subject) {
     let name = format!("vanished-{}-{}.gguf", subject.backend.id(), subject.device.id);
-    let path = subject.models.copy(USUAL, &name);
+    let path = subject.models.copy(subject.usual(), &name);
     let file = open_file(&path);
     fs::remove_file(&path).expect("the copy can be removed");
     let loaded = subject.backend.load(&subject.device, &request(&file), &mut |_| ControlFlow::Continue(()));

@@ -49,6 +49,8 @@ pub(crate) enum Model {
     Full,
     /// More layers and width, so that a long prompt takes a while everywhere.
     Slow,
+    /// The same with ternary blocks.
+    SlowTernary,
     /// Keys only, with a SentencePiece tokenizer.
     SentencePieceVocabulary,
     /// Keys only, with a BPE tokenizer.
@@ -75,8 +77,11 @@ impl Model {
                 model.shape.optional = OptionalTensors::Present;
                 model
             }
-            Model::Slow => {
-                let mut model = tiny.with_type(TensorType::Q8_0);
+            Model::Slow | Model::SlowTernary => {
+                let mut model = match self {
+                    Model::Slow => tiny.with_type(TensorType::Q8_0),
+                    _ => tiny.with_type(TensorType::F16).with_block_type(TensorType::TQ2_0),
+                };
                 model.shape.n_layer = 12;
                 model.shape.n_ff = 1024;
                 model
@@ -111,7 +116,8 @@ pub(crate) struct Models(TempDir);
 impl Models {
     pub(crate) fn write() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let others = [Model::Full, Model::Slow, Model::SentencePieceVocabulary, Model::BytePairVocabulary];
+        let others =
+            [Model::Full, Model::Slow, Model::SlowTernary, Model::SentencePieceVocabulary, Model::BytePairVocabulary];
         let of_types = |model: fn(TensorType) -> Model, types: &'static [TensorType]| {
             types.iter().map(move |&tensor_type| model(tensor_type))
         };

@@ -4,7 +4,6 @@ use gguf_loader::backend::{BackendContext, Batch, DecodeError, SequenceEdit};
 
 use crate::{
     checks,
-    models::USUAL,
     subject::{Subject, assert_same, count, distance, feed, open, options, prompt},
 };
 
@@ -149,7 +148,7 @@ fn clear_empties_all_sequences(subject: &Subject) {
 }
 
 fn editing_a_missing_sequence_is_an_error(subject: &Subject) {
-    let model = subject.load(USUAL);
+    let model = subject.load(subject.usual());
     let mut context = open(&model, &options().with_sequences(count(2)));
     let before = feed(&mut *context, &prompt(6, 22), 0, 1);
     for edit in [

@@ -7,7 +7,7 @@ use gguf_loader::{
         Backend, BackendContext, BackendModel, Batch, ContextOptions, Device, Ineligible, LoadError, LoadRequest,
         Position, SequenceId, Token,
     },
-    gguf::Gguf,
+    gguf::{Gguf, TensorType},
     hardware::Hardware,
 };
 
@@ -29,6 +29,30 @@ impl Subject {
         models: Arc<Models>,
     ) -> Self {
         Self { backend, device, hardware, models }
+    }
+
+    /// What most checks run: quantised, as models are; ternary for a backend that is for those alone.
+    pub(crate) fn usual(&self) -> Model {
+        if self.can_run(USUAL) { USUAL } else { Model::Ternary(TensorType::TQ2_0) }
+    }
+
+    /// A model on which a long prompt takes a while.
+    pub(crate) fn slow(&self) -> Model {
+        if self.can_run(Model::Slow) { Model::Slow } else { Model::SlowTernary }
+    }
+
+    /// Whether the backend is for models with tensors like these.
+    pub(crate) fn can_run(&self, model: Model) -> bool {
+        let file = open_file(&self.models.path(model));
+        let score = self.backend.score(&self.device, &self.hardware, request(&file).profile());
+        !matches!(score, Err(Ineligible::NoTensorOfType(_)))
+    }
+
+    /// Those that the backend is for. At least one: the usual model is among what checks ask for.
+    pub(crate) fn runnable(&self, models: impl IntoIterator<Item = Model>) -> Vec<Model> {
+        let runnable: Vec<Model> = models.into_iter().filter(|&model| self.can_run(model)).collect();
+        assert!(!runnable.is_empty(), "nothing left to check");
+        runnable
     }
 
     /// Whether the backend knows the model's architecture.
@@ -58,7 +82,7 @@ impl Subject {
 
     /// A context of the usual model.
     pub(crate) fn context(&self, options: &ContextOptions) -> Box<dyn BackendContext> {
-        open(&self.load(USUAL), options)
+        open(&self.load(self.usual()), options)
     }
 }
 

@@ -6,7 +6,7 @@ use gguf_loader::backend::{TokenizeOptions, Vocabulary, VocabularyError};
 
 use crate::{
     checks,
-    models::{Model, USUAL},
+    models::Model,
     subject::{Subject, open_file, request},
 };
 
@@ -54,7 +54,7 @@ fn text_comes_back_from_its_tokens(subject: &Subject) {
 
 fn vocabulary_of_a_file_equals_that_of_a_model(subject: &Subject) {
     let [of_file, _] = vocabularies(subject);
-    let of_model = subject.load(USUAL).vocabulary().expect("a model of a backend that can tokenise");
+    let of_model = subject.load(subject.usual()).vocabulary().expect("a model of a backend that can tokenise");
     assert_eq!(of_model.n_tokens(), of_file.n_tokens());
     assert_eq!(of_model.special(), of_file.special());
     for &text in TEXTS {

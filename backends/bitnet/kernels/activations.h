@@ -12,8 +12,8 @@ namespace ternary {
 
 struct Activations {
     const int8_t * bytes;
-    const float * scales;
-    const int32_t * sums;       // of a token's bytes
+    const float * scales;       // one a token; for Q6_K one a block (six_bit.h)
+    const int32_t * sums;       // of a token's bytes; for Q6_K of each 16
     const int32_t * block_sums; // of each block of a token's bytes, or null
     int64_t tokens;
     int64_t columns;
@@ -39,7 +39,7 @@ struct Quantized {
 
 class Row {
   public:
-    Row(const float * values, int64_t columns, Norm norm) : values_(values), columns_(columns), norm_(norm) {
+    Row(const float * values, int64_t columns, Norm norm) : values_(values), norm_(norm) {
         if (norm.weights) {
             Lanes::Floats squares = Lanes::floats(0.0f);
             for (int64_t i = 0; i < columns; i += Lanes::COUNT) {
@@ -51,9 +51,10 @@ class Row {
         }
     }
 
-    float largest() const {
+    // The largest magnitude of these columns.
+    float largest(int64_t begin, int64_t end) const {
         Lanes::Floats largest = Lanes::floats(0.0f);
-        for (int64_t i = 0; i < columns_; i += Lanes::COUNT) {
+        for (int64_t i = begin; i < end; i += Lanes::COUNT) {
             largest = Lanes::larger(Lanes::magnitude(at(i)), largest);
         }
         return Lanes::largest(largest);
@@ -70,36 +71,40 @@ class Row {
 
   private:
     const float * values_;
-    int64_t columns_;
     Norm norm_;
     float factor_ = 1.0f;
 };
+
+// Quantises columns with the inverse of a scale, and returns their sum.
+inline int32_t quantize_columns(const Row & row, int64_t begin, int64_t end, float inverse, int8_t * to, int tile) {
+    const Lanes::Floats factor = Lanes::floats(inverse);
+    Lanes::Ints sums = Lanes::ints(0);
+    for (int64_t i = begin; i < end; i += Lanes::COUNT) {
+        const Lanes::Ints rounded = Lanes::round(Lanes::multiply(row.at(i), factor));
+        sums = Lanes::add(sums, rounded);
+        if (tile == 1) {
+            Lanes::store_bytes(to + i, rounded);
+        } else {
+            int8_t bytes[Lanes::COUNT];
+            Lanes::store_bytes(bytes, rounded);
+            for (int c = 0; c < Lanes::COUNT; c += 4) {
+                memcpy(to + (i + c) * tile, bytes + c, 4);
+            }
+        }
+    }
+    return Lanes::total(sums);
+}
 
 // Quantises a row of a multiple of STEP columns. `to` is where the token's first four bytes go in its tile; `block_sums` may
 // be null. A row of zeros has the scale that the least magnitude, `floor`, gives.
 inline Quantized quantize(const Row & row, int64_t columns, float floor, int8_t * to, int tile, int32_t * block_sums,
                           int64_t block) {
-    const float largest = row.largest();
+    const float largest = row.largest(0, columns);
     const float bound = largest > floor ? largest : floor;
-    const Lanes::Floats inverse = Lanes::floats(127.0f / bound);
     const int64_t stretch = block_sums ? block : columns;
     int32_t sum = 0;
     for (int64_t begin = 0; begin < columns; begin += stretch) {
-        Lanes::Ints sums = Lanes::ints(0);
-        for (int64_t i = begin; i < begin + stretch; i += Lanes::COUNT) {
-            const Lanes::Ints rounded = Lanes::round(Lanes::multiply(row.at(i), inverse));
-            sums = Lanes::add(sums, rounded);
-            if (tile == 1) {
-                Lanes::store_bytes(to + i, rounded);
-            } else {
-                int8_t bytes[Lanes::COUNT];
-                Lanes::store_bytes(bytes, rounded);
-                for (int c = 0; c < Lanes::COUNT; c += 4) {
-                    memcpy(to + (i + c) * tile, bytes + c, 4);
-                }
-            }
-        }
-        const int32_t total = Lanes::total(sums);
+        const int32_t total = quantize_columns(row, begin, begin + stretch, 127.0f / bound, to, tile);
         if (block_sums) {
             *block_sums++ = total;
         }

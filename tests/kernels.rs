@@ -16,7 +16,7 @@ use gguf_loader::{
     hardware::Hardware,
 };
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
-use stored::{Random, Weights};
+use stored::{Random, SixBit, Weights};
 
 const TYPES: [TensorType; 3] = [TensorType::TQ1_0, TensorType::TQ2_0, TensorType::Q2_0];
 
@@ -162,6 +162,44 @@ fn the_largest_sums_do_not_wrap() {
                 for backend in kernels() {
                     check(backend, &weights, &inputs(1), 2);
                     check(backend, &weights, &inputs(3), 2);
+                }
+            }
+        }
+    }
+}
+
+/// Q6_K sums blocks in floats: a few roundings of the sum, and nothing else, may be off.
+#[test]
+fn six_bit_weights_are_exact_but_for_the_sums_of_blocks() {
+    let mut random = Random::new(5);
+    for (rows, columns, tokens, threads) in [(1, 256, 1, 1), (70, 512, 1, 2), (130, 1280, 7, 3), (33, 2560, 33, 2)] {
+        let weights = SixBit::random(rows, columns, &mut random);
+        let mut inputs = Rows::random(columns, tokens, 1, &mut random);
+        // Each block of 256 has a scale of its own: 127 in each keeps the integers.
+        let starts: Vec<usize> = (0..tokens)
+            .flat_map(|row| (0..columns / 256).map(move |b| (row, b)))
+            .map(|(row, b)| inputs.offset + row * inputs.stride + b * 256 + 3)
+            .collect();
+        starts.into_iter().for_each(|at| inputs.values[at] = 127.0);
+        for backend in kernels() {
+            let device = backend.devices(&Hardware::detect()).expect("usable").remove(0);
+            let matrix = Matrix { tensor_type: TensorType::Q6_K, rows, columns, data: &weights.stored() };
+            let threads = NonZeroU32::new(threads).expect("not zero");
+            let mut product = backend.product(&device, matrix, threads).expect("computes products").expect("fits");
+            let mut products = vec![f32::NAN; rows * tokens];
+            let of_rows =
+                Inputs { values: &inputs.values, offset: inputs.offset, stride: inputs.stride, count: tokens };
+            product.multiply(of_rows, &mut products).expect("a product");
+            for token in 0..tokens {
+                let exact = weights.times(inputs.row(token, columns));
+                for (row, (exact, magnitude)) in exact.into_iter().enumerate() {
+                    let got = f64::from(products[token * rows + row]);
+                    let off = (got - exact).abs();
+                    assert!(
+                        off <= 1e-6 * magnitude,
+                        "{}: row {row} of token {token} is {got}, not {exact}",
+                        backend.id()
+                    );
                 }
             }
         }

@@ -104,6 +104,10 @@ fn conditional(subject: &Subject) -> [(&'static [Check], Option<&'static str>); 
     let unknown = |model| (!subject.runs(model)).then_some("it does not run the architecture");
     let bitnet = unknown(Model::BitNet(TensorType::TQ2_0));
     let b158 = unknown(Model::BitNetB158(TensorType::TQ2_0));
+    let real_model = match real_model::path() {
+        None => Some("GGUF_LOADER_TEST_MODEL names no file"),
+        Some(path) => (!subject.is_for(&path)).then_some("it is for ternary models"),
+    };
     [
         (bitnet::CHECKS, bitnet),
         (bitnet::b158::CHECKS, bitnet.or(b158)),
@@ -112,7 +116,7 @@ fn conditional(subject: &Subject) -> [(&'static [Check], Option<&'static str>); 
         (trained::tokens::CHECKS, (!tokenises).then_some("it cannot tokenise")),
         (vocabulary::CHECKS, (!tokenises).then_some("it cannot tokenise")),
         (agreement::CHECKS, reference),
-        (real_model::CHECKS, real_model::path().is_none().then_some("GGUF_LOADER_TEST_MODEL names no file")),
+        (real_model::CHECKS, real_model),
     ]
 }
 

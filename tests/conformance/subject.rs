@@ -43,7 +43,12 @@ impl Subject {
 
     /// Whether the backend is for models with tensors like these.
     pub(crate) fn can_run(&self, model: Model) -> bool {
-        let file = open_file(&self.models.path(model));
+        self.is_for(&self.models.path(model))
+    }
+
+    /// The same of any file.
+    pub(crate) fn is_for(&self, path: &Path) -> bool {
+        let file = open_file(path);
         let score = self.backend.score(&self.device, &self.hardware, request(&file).profile());
         !matches!(score, Err(Ineligible::NoTensorOfType(_)))
     }

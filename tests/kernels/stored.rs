@@ -96,6 +96,57 @@ impl Weights {
     }
 }
 
+/// A matrix in Q6_K: weights of `d * scale * (code - 32)`, with a scale for each 16 and d for each 256.
+pub(crate) struct SixBit {
+    columns: usize,
+    codes: Vec<u8>,
+    scales: Vec<i8>,
+    d: Vec<f32>,
+}
+
+impl SixBit {
+    pub(crate) fn random(rows: usize, columns: usize, random: &mut Random) -> Self {
+        let weights = rows * columns;
+        Self {
+            columns,
+            codes: (0..weights).map(|_| random.below(64) as u8).collect(),
+            scales: (0..weights / 16).map(|_| (random.below(256) as i32 - 128) as i8).collect(),
+            d: (0..weights / 256).map(|_| [0.25, 0.5, 1.0][random.below(3) as usize]).collect(),
+        }
+    }
+
+    /// The products with `input`, and the sums of the magnitudes that go into each.
+    pub(crate) fn times(&self, input: &[f32]) -> Vec<(f64, f64)> {
+        let weight = |index: usize| {
+            let integer = i64::from(self.scales[index / 16]) * (i64::from(self.codes[index]) - 32);
+            integer as f64 * f64::from(self.d[index / 256])
+        };
+        let row = |row: usize| {
+            let terms = input.iter().enumerate().map(|(column, &x)| weight(row * self.columns + column) * f64::from(x));
+            terms.fold((0.0, 0.0), |(sum, magnitude), term| (sum + term, magnitude + term.abs()))
+        };
+        (0..self.codes.len() / self.columns).map(row).collect()
+    }
+
+    /// As a GGUF file stores them: low nibbles, high bits, scales, d.
+    pub(crate) fn stored(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (block, codes) in self.codes.chunks(256).enumerate() {
+            // In each half of 128, byte i of 64 has the low bits of weights i and i + 64.
+            for half in codes.chunks(128) {
+                bytes.extend((0..64).map(|i| half[i] & 15 | (half[i + 64] & 15) << 4));
+            }
+            // And byte i of 32 the high bits of weights i, i + 32, i + 64 and i + 96.
+            for half in codes.chunks(128) {
+                bytes.extend((0..32).map(|i| (0..4).rev().fold(0, |byte, j| byte << 2 | half[i + 32 * j] >> 4)));
+            }
+            bytes.extend(self.scales[block * 16..][..16].iter().map(|&scale| scale.cast_unsigned()));
+            bytes.extend(f16::from_f32(self.d[block]).to_le_bytes());
+        }
+        bytes
+    }
+}
+
 /// Byte i has the codes i, i + `bytes`, i + 2 `bytes` and so on as digits, the first the most significant; with fewer than
 /// five the last is 0. The number is stored as a fraction of 243 in 256ths, rounded up.
 fn digits(codes: &[u8], bytes: usize) -> Vec<u8> {

@@ -14,6 +14,7 @@
 
 #include "operation.h"
 #include "product.h"
+#include "six_bit.h"
 #include "unpack.h"
 
 #include <atomic>
@@ -37,8 +38,12 @@ bool is_packed(const ggml_tensor * tensor) {
     return tensor && tensor->buffer && tensor->buffer->buft == buffer_type();
 }
 
+bool is_six_bit(const ggml_tensor * weights) {
+    return weights->type == GGML_TYPE_Q6_K;
+}
+
 bool can_pack(const ggml_tensor * weights) {
-    const int64_t block = block_of(weights->type);
+    const int64_t block = is_six_bit(weights) ? SIX_BIT_BLOCK : block_of(weights->type);
     return block > 0 && weights->ne[2] == 1 && weights->ne[3] == 1 && weights->ne[0] % block == 0 && weights->ne[0] <= MOST_COLUMNS &&
            !weights->view_src;
 }
@@ -54,6 +59,9 @@ size_t scales_size(const ggml_tensor * weights) {
 }
 
 size_t tensor_size(const ggml_tensor * weights) {
+    if (is_six_bit(weights)) {
+        return six_bit_size(weights->ne[1], weights->ne[0]);
+    }
     return ALIGNMENT + scales_size(weights) + aligned(packed_size(weights->ne[1], weights->ne[0]));
 }
 
@@ -67,6 +75,18 @@ Matrix matrix_of(const ggml_tensor * weights) {
             weights->ne[1],
             weights->ne[0],
             block_of(weights->type)};
+}
+
+void pack_six_bit(ggml_tensor * weights, const void * stored) {
+    const int64_t columns = weights->ne[0], rows = weights->ne[1], blocks = columns / SIX_BIT_BLOCK;
+    uint8_t * packed = static_cast<uint8_t *>(weights->data);
+    for (int64_t row = 0; row < rows; ++row) {
+        pack_six_bit_row(static_cast<const block_q6_K *>(stored) + row * blocks, row, columns, packed);
+    }
+    const std::vector<block_q6_K> zeros(static_cast<size_t>(blocks));
+    for (int64_t row = rows; row < panels(rows) * ROWS; ++row) {
+        pack_six_bit_row(zeros.data(), row, columns, packed);
+    }
 }
 
 // Repacks a whole tensor. Blocks that all have one scale, as BitNet's do, need no scale of their own.
@@ -108,6 +128,15 @@ void pack(ggml_tensor * weights, const void * stored) {
     }
 }
 
+// A row of activations of smaller values is taken for zeros; far below what float models compute with.
+constexpr float LEAST_MAGNITUDE = 1e-30f;
+
+const float * row_of(const ggml_tensor * input, int64_t i) {
+    const int64_t i1 = i % input->ne[1], i2 = i / input->ne[1] % input->ne[2], i3 = i / input->ne[1] / input->ne[2];
+    const char * data = static_cast<const char *>(input->data);
+    return reinterpret_cast<const float *>(data + i1 * input->nb[1] + i2 * input->nb[2] + i3 * input->nb[3]);
+}
+
 // A node of the graph, taken apart.
 struct Node {
     static constexpr int MOST_WEIGHTS = 3;
@@ -123,7 +152,7 @@ struct Node {
     ggml_tensor * result;
 
     explicit Node(ggml_tensor * node) : count(1), gate(false), input(node->src[1]), norm{nullptr, 0.0f},
-                                        floor(LEAST), residual(nullptr), result(node) {
+                                        floor(LEAST_MAGNITUDE), residual(nullptr), result(node) {
         int next = 0;
         const gl_ternary_operation * operation = operation_of(node);
         count = operation ? operation->weights : 1;
@@ -165,11 +194,7 @@ struct Node {
     int64_t tokens() const { return ggml_nrows(input); }
     int64_t columns() const { return input->ne[0]; }
 
-    const float * token(int64_t i) const {
-        const int64_t i1 = i % input->ne[1], i2 = i / input->ne[1] % input->ne[2], i3 = i / input->ne[1] / input->ne[2];
-        const char * data = static_cast<const char *>(input->data);
-        return reinterpret_cast<const float *>(data + i1 * input->nb[1] + i2 * input->nb[2] + i3 * input->nb[3]);
-    }
+    const float * token(int64_t i) const { return row_of(input, i); }
 
     // The width of the blocks if any of the weights has a scale for each, else 0.
     int64_t block() const {
@@ -180,10 +205,6 @@ struct Node {
         }
         return 0;
     }
-
-  private:
-    // A row of smaller values is taken for zeros; far below what float models compute with.
-    static constexpr float LEAST = 1e-30f;
 };
 
 // The work memory of one node.
@@ -320,6 +341,66 @@ struct Traits : ggml::cpu::tensor_traits {
     }
 };
 
+// Products with Q6_K: one matrix, and activations of another form.
+struct SixBitTraits : ggml::cpu::tensor_traits {
+    struct Workspace {
+        size_t bytes, scales, sums, total;
+
+        Workspace(int64_t tokens, int64_t columns) {
+            const size_t n = static_cast<size_t>(tokens), k = static_cast<size_t>(columns);
+            bytes = 0;
+            scales = bytes + aligned((n + Lanes::TILE) * k);
+            sums = scales + aligned(n * (k / SIX_BIT_BLOCK) * sizeof(float));
+            total = sums + aligned(n * (k / STRETCH) * sizeof(int32_t));
+        }
+    };
+
+    bool work_size(int threads, const ggml_tensor * node, size_t & size) override {
+        const int64_t tokens = ggml_nrows(node->src[1]);
+        const Workspace one(tokens, node->src[1]->ne[0]);
+        size = (tokens == 1 ? one.total * static_cast<size_t>(threads) : one.total) + ALIGNMENT;
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params * params, ggml_tensor * result) override {
+        const ggml_tensor *weights = result->src[0], *input = result->src[1];
+        const SixBitMatrix matrix = {static_cast<const uint8_t *>(weights->data), weights->ne[1], weights->ne[0]};
+        const int64_t tokens = ggml_nrows(input), columns = matrix.columns;
+        uint8_t * memory = reinterpret_cast<uint8_t *>(aligned(reinterpret_cast<size_t>(params->wdata)));
+        const Workspace at(tokens, columns);
+        if (tokens == 1) {
+            memory += at.total * static_cast<size_t>(params->ith);
+        }
+        int8_t * bytes = reinterpret_cast<int8_t *>(memory + at.bytes);
+        float * scales = reinterpret_cast<float *>(memory + at.scales);
+        int32_t * sums = reinterpret_cast<int32_t *>(memory + at.sums);
+        const int tile = tile_of(tokens);
+        for (int64_t i = tokens == 1 ? 0 : params->ith; i < tokens; i += params->nth) {
+            const Row row(row_of(input, i), columns, {nullptr, 0.0f});
+            quantize_blocks(row, columns, LEAST_MAGNITUDE, bytes + i / tile * tile * columns + i % tile * 4, tile,
+                            scales + i * (columns / SIX_BIT_BLOCK), sums + i * (columns / STRETCH));
+        }
+        if (tokens > 1) {
+            ggml_barrier(params->threadpool);
+        }
+        const Activations activations = {bytes, scales, sums, nullptr, tokens, columns, tile};
+        const int64_t count = panels(matrix.rows);
+        alignas(ALIGNMENT) float products[Lanes::TILE * ROWS];
+        for (int64_t panel = count * params->ith / params->nth; panel < count * (params->ith + 1) / params->nth; ++panel) {
+            const int64_t rows = std::min<int64_t>(ROWS, matrix.rows - panel * ROWS);
+            for (int64_t token = 0; token < tokens; token += tile) {
+                const int now = static_cast<int>(std::min<int64_t>(tile, tokens - token));
+                multiply_six_bit_tile_of(now)(matrix, panel, activations, token, products);
+                for (int t = 0; t < now; ++t) {
+                    float * to = static_cast<float *>(result->data) + (token + t) * matrix.rows + panel * ROWS;
+                    std::copy_n(products + t * ROWS, rows, to);
+                }
+            }
+        }
+        return true;
+    }
+};
+
 struct ExtraBufferType : ggml::cpu::extra_buffer_type {
     bool supports_op(ggml_backend_dev_t, const ggml_tensor * node) override {
         if (node->op == GGML_OP_CUSTOM) {
@@ -340,7 +421,11 @@ struct ExtraBufferType : ggml::cpu::extra_buffer_type {
     ggml::cpu::tensor_traits * get_tensor_traits(const ggml_tensor * node) override {
         const bool ours = (node->op == GGML_OP_MUL_MAT || node->op == GGML_OP_CUSTOM) && is_packed(node->src[0]);
         static Traits traits;
-        return ours ? &traits : nullptr;
+        static SixBitTraits six_bit;
+        if (!ours) {
+            return nullptr;
+        }
+        return is_six_bit(node->src[0]) ? static_cast<ggml::cpu::tensor_traits *>(&six_bit) : &traits;
     }
 };
 
@@ -358,7 +443,7 @@ size_t allocation_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
 
 void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
     GGML_ASSERT(offset == 0 && size == ggml_nbytes(tensor) && can_pack(tensor));
-    pack(tensor, data);
+    is_six_bit(tensor) ? pack_six_bit(tensor, data) : pack(tensor, data);
 }
 
 ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size) {

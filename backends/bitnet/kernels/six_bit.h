@@ -170,4 +170,14 @@ void multiply_six_bit_tile(const SixBitMatrix & matrix, int64_t panel, const Act
     }
 }
 
+using MultiplySixBitTile = void (*)(const SixBitMatrix &, int64_t, const Activations &, int64_t, float *);
+
+// The function for `tokens` of a tile, 1 to TILE.
+template <int T = Lanes::TILE> MultiplySixBitTile multiply_six_bit_tile_of(int tokens) {
+    if constexpr (T > 1) {
+        return tokens == T ? multiply_six_bit_tile<T> : multiply_six_bit_tile_of<T - 1>(tokens);
+    }
+    return multiply_six_bit_tile<1>;
+}
+
 } // namespace ternary

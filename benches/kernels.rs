@@ -1,0 +1,77 @@
+//! Single products with ternary matrices of BitNet 2B-4T's shapes: `cargo bench --profile release --bench kernels -- zen4`.
+//!
+//! Group `kernels`: `<backend>/<rows>x<columns>/<tokens>`, with the ternary kernels of every tier that runs here and, beside
+//! them, ggml's own of the same tier. Criterion's throughput is multiply-adds a second; at two bits a weight, a quarter of it
+//! is the bytes a second of one token. Group `limits` has what decode is bound by: reading memory. `GGUF_LOADER_THREADS`
+//! sets the threads.
+
+use std::{hint::black_box, num::NonZeroU32, thread, time::Duration};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use gguf_loader::{
+    backend::{Backend, Inputs, Matrix, registered},
+    gguf::TensorType,
+    hardware::Hardware,
+    knobs::Knobs,
+};
+
+/// Rows and columns: queries and outputs, keys and values, gate and up, down.
+const SHAPES: [(usize, usize); 4] = [(2560, 2560), (640, 2560), (6912, 2560), (2560, 6912)];
+const TOKENS: [usize; 5] = [1, 4, 16, 128, 512];
+
+fn threads(hardware: &Hardware) -> NonZeroU32 {
+    Knobs::from_environment().threads().expect("a number of threads").unwrap_or_else(|| hardware.default_threads())
+}
+
+fn kernels(criterion: &mut Criterion) {
+    let hardware = Hardware::detect();
+    let threads = threads(&hardware);
+    let mut backends: Vec<&dyn Backend> =
+        registered().filter(|backend| backend.id() != "reference" && backend.devices(&hardware).is_ok()).collect();
+    backends.sort_by_key(|backend| backend.id());
+    let mut group = criterion.benchmark_group("kernels");
+    group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
+    for backend in backends {
+        let device = backend.devices(&hardware).expect("asked before").remove(0);
+        for (rows, columns) in SHAPES {
+            // The codes do not matter for the time; 0x55 is all zeros.
+            let bytes = rows * columns / 256 * 66;
+            let data = vec![0x55; bytes];
+            let matrix = Matrix { tensor_type: TensorType::TQ2_0, rows, columns, data: &data };
+            let Some(product) = backend.product(&device, matrix, threads) else { continue };
+            let mut product = product.expect("a matrix of whole blocks");
+            for tokens in TOKENS {
+                let inputs: Vec<f32> = (0..columns * tokens).map(|index| (index % 251) as f32 - 125.0).collect();
+                let mut products = vec![0.0; rows * tokens];
+                group.throughput(Throughput::Elements((rows * columns * tokens) as u64));
+                let name = BenchmarkId::new(backend.id(), format!("{rows}x{columns}/{tokens}"));
+                group.bench_function(name, |bencher| {
+                    bencher.iter(|| product.multiply(Inputs::new(&inputs, columns), &mut products).expect("a product"));
+                });
+            }
+        }
+    }
+    group.finish();
+}
+
+/// Reads more than any cache holds, with all threads at once.
+fn limits(criterion: &mut Criterion) {
+    const BYTES: usize = 512 << 20;
+    let threads = threads(&Hardware::detect()).get() as usize;
+    let data = vec![1_u64; BYTES / size_of::<u64>()];
+    let mut group = criterion.benchmark_group("limits");
+    group.sample_size(10).throughput(Throughput::Bytes(BYTES as u64));
+    group.bench_function(BenchmarkId::new("memory-read", threads), |bencher| {
+        bencher.iter(|| {
+            thread::scope(|scope| {
+                for part in data.chunks(data.len().div_ceil(threads)) {
+                    scope.spawn(move || black_box(part.iter().fold(0_u64, |sum, &word| sum.wrapping_add(word))));
+                }
+            });
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, kernels, limits);
+criterion_main!(benches);

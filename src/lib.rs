@@ -2,7 +2,7 @@
 //!
 //! llama.cpp's CPU kernels are compiled in once per instruction set, from plain SSE2 to AVX-512 and AMX, from NEON to SVE2.
 //! At run time the library finds what the CPU has and the operating system supports, predicts the speed of every backend
-//! that can run, takes the fastest, and says why.
+//! that can run, takes the fastest, and says why. Ternary models, such as BitNet b1.58, have kernels of their own.
 //!
 //! ```no_run
 //! use gguf_loader::{Model, backend::ContextOptions, generation::GenerateOptions};
@@ -31,6 +31,8 @@
 //!   [`ModelProfile`](backend::ModelProfile) and a [`Policy`](select::Policy). A forced choice that cannot be kept is an
 //!   error.
 //! * [`gguf`] validates every file before anything else reads it.
+//! * [`import`] makes files of bitnet.cpp (I2_S) into files that run; [`Model::load`] does it by itself, into a cache.
+//!   [`convert`] makes GGUF files of BitNet checkpoints.
 //!
 //! Everything that users hold owns what it needs, is [`Send`], and frees all memory when dropped. No input aborts the
 //! process: failures are typed errors, one enum for each operation. What the library logs goes to [`tracing`].
@@ -43,6 +45,7 @@
 //! | `cpu-<tier>` | one more tier: the README has the list |
 //! | `cpu-common` (default) | one tier for each step that matters in speed |
 //! | `cpu-all` | every tier |
+//! | `bitnet` (default) | ternary kernels in each of these tiers, and the architecture of BitNet b1.58 |
 //! | `reference` | a slow backend in pure Rust, for tests |
 //! | `synth` | [`gguf`] writes synthetic models, for tests and benchmarks |
 //! | `cli` (default) | the command-line program |

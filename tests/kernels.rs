@@ -8,7 +8,7 @@
 #[path = "kernels/stored.rs"]
 mod stored;
 
-use std::num::NonZeroU32;
+use std::{env, num::NonZeroU32};
 
 use gguf_loader::{
     backend::{Backend, Inputs, Matrix, Product, ProductError, registered},
@@ -70,26 +70,34 @@ fn product(backend: &dyn Backend, weights: &Weights, threads: u32) -> Box<dyn Pr
     backend.product(&device, matrix, threads).expect("computes products").expect("a matrix that fits")
 }
 
-/// Multiplies on `backend`, and compares every bit with sums of 64-bit integers.
-fn check(backend: &dyn Backend, weights: &Weights, inputs: &Rows, threads: u32) {
-    let mut products = vec![f32::NAN; weights.rows * inputs.count];
+/// Multiplies with every kernel, and compares every bit with sums of 64-bit integers.
+fn check(weights: &Weights, inputs: &Rows, threads: u32) {
+    let tokens = 0..inputs.count;
+    let exact: Vec<f64> = tokens.flat_map(|token| weights.times(inputs.row(token, weights.columns))).collect();
     let rows = Inputs { values: &inputs.values, offset: inputs.offset, stride: inputs.stride, count: inputs.count };
-    product(backend, weights, threads).multiply(rows, &mut products).expect("a product");
-    for token in 0..inputs.count {
-        let exact = weights.times(inputs.row(token, weights.columns));
-        for (row, exact) in exact.into_iter().enumerate() {
-            let got = products[token * weights.rows + row];
+    for backend in kernels() {
+        let mut products = vec![f32::NAN; weights.rows * inputs.count];
+        product(backend, weights, threads).multiply(rows, &mut products).expect("a product");
+        for (index, (&got, &exact)) in products.iter().zip(&exact).enumerate() {
             assert!(
                 f64::from(got) == exact,
-                "{}: {} {} x {}, {} tokens, {threads} threads: row {row} of token {token} is {got}, not {exact}",
+                "{}: {} {} x {}, {} tokens, {threads} threads: row {} of token {} is {got}, not {exact}",
                 backend.id(),
                 weights.tensor_type,
                 weights.rows,
                 weights.columns,
-                inputs.count
+                inputs.count,
+                index % weights.rows,
+                index / weights.rows,
             );
         }
     }
+}
+
+/// As many random cases as proptest's own variable says: an emulator takes its time.
+fn cases(usual: u32) -> u32 {
+    let asked_for = env::var("PROPTEST_CASES").ok();
+    asked_for.map_or(usual, |cases| cases.parse().expect("PROPTEST_CASES is a number"))
 }
 
 #[test]
@@ -99,7 +107,7 @@ fn there_are_kernels_to_test() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 48,
+        cases: cases(48),
         failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
         ..ProptestConfig::default()
     })]
@@ -119,9 +127,7 @@ proptest! {
         let columns = blocks * tensor_type.block_elements() as usize;
         let weights = Weights::random(tensor_type, rows, columns, scale_of_block, &mut random);
         let inputs = Rows::random(columns, tokens, gap, &mut random);
-        for backend in kernels() {
-            check(backend, &weights, &inputs, threads);
-        }
+        check(&weights, &inputs, threads);
     }
 }
 
@@ -129,10 +135,8 @@ proptest! {
 fn every_number_of_tokens_is_exact() {
     let mut random = Random::new(1);
     let weights = Weights::random(TensorType::TQ2_0, 130, 512, false, &mut random);
-    for backend in kernels() {
-        for tokens in 1..=33 {
-            check(backend, &weights, &Rows::random(512, tokens, 1, &mut random), 2);
-        }
+    for tokens in 1..=33 {
+        check(&weights, &Rows::random(512, tokens, 1, &mut random), 2);
     }
 }
 
@@ -141,9 +145,7 @@ fn tokens_beyond_the_cache_are_exact() {
     let mut random = Random::new(2);
     let weights = Weights::random(TensorType::TQ2_0, 70, 6912, false, &mut random);
     let inputs = Rows::random(6912, 200, 0, &mut random);
-    for backend in kernels() {
-        check(backend, &weights, &inputs, 3);
-    }
+    check(&weights, &inputs, 3);
 }
 
 /// Sums of 16 bits would wrap within a few dozen columns, with any mixture of signs.
@@ -159,10 +161,8 @@ fn the_largest_sums_do_not_wrap() {
             for sign in [1, -1] {
                 let weights = Weights::of_code(tensor_type, 66, COLUMNS, code);
                 let inputs = |tokens| Rows::new(COLUMNS, tokens, 0, |_| sign * 127);
-                for backend in kernels() {
-                    check(backend, &weights, &inputs(1), 2);
-                    check(backend, &weights, &inputs(3), 2);
-                }
+                check(&weights, &inputs(1), 2);
+                check(&weights, &inputs(3), 2);
             }
         }
     }

@@ -159,7 +159,8 @@ int32_t gl_ternary_tensors(const llama_model * model) {
         int32_t count = 0;
 #ifdef GGUF_LOADER_BITNET
         for (const auto & [name, tensor] : model->tensors_by_name) {
-            count += tensor->buffer && std::strcmp(ggml_backend_buffer_name(tensor->buffer), GL_TERNARY_BUFFER) == 0;
+            const bool output = tensor->type == GGML_TYPE_Q6_K; // has a kernel there too, and is not ternary
+            count += !output && tensor->buffer && std::strcmp(ggml_backend_buffer_name(tensor->buffer), GL_TERNARY_BUFFER) == 0;
         }
 #endif
         return count;

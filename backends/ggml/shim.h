@@ -20,7 +20,7 @@ bool gl_knows_architecture(const char * name);
 // everything on the CPU.
 struct llama_model * gl_model_load(const char * path, const char * architecture, const struct llama_model_params * params);
 
-// How many of the model's tensors lie in the ternary buffer: whether the ternary kernels really run.
+// How many of the model's ternary tensors lie in the ternary buffer: whether the ternary kernels really run.
 int32_t gl_ternary_tensors(const struct llama_model * model);
 
 // NULL on failure.

@@ -29,6 +29,15 @@ pub(crate) enum ProgramError {
     },
 }
 
+/// What `run --json` says of a generation.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct Answer {
+    /// The engine that ran, by its own account.
+    pub(crate) backend: String,
+    pub(crate) text: String,
+    pub(crate) tokens: Vec<u32>,
+}
+
 /// One row of `bench --json`: a prompt (`n_gen` is 0) or a generation (`n_prompt` is 0).
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct BenchRow {
@@ -49,10 +58,10 @@ impl Program {
         Self { emulator, path }
     }
 
-    /// The ids of the CPU tiers that the program says it can run here.
-    pub(crate) fn supported_tiers(&self) -> Result<Vec<String>, ProgramError> {
+    /// The ids of the backends that the program says it can run here.
+    pub(crate) fn supported_backends(&self) -> Result<Vec<String>, ProgramError> {
         let answer = capture(self.command().args(["devices", "--json"]))?;
-        supported_tiers(&answer).map_err(|source| ProgramError::Json { subcommand: "devices", source })
+        supported_backends(&answer).map_err(|source| ProgramError::Json { subcommand: "devices", source })
     }
 
     /// The id of the backend that the program takes for a model.
@@ -67,15 +76,27 @@ impl Program {
         Ok(selection.winner)
     }
 
-    /// The text of a greedy generation; `None` lets the program choose the backend.
-    pub(crate) fn generate(&self, model: &Path, backend: Option<&str>, tokens: u32) -> Result<Vec<u8>, ProgramError> {
+    /// What greedy generation makes of a prompt; without a backend's id the program chooses.
+    pub(crate) fn run(
+        &self,
+        model: &Path,
+        backend: Option<&str>,
+        prompt: &str,
+        tokens: usize,
+    ) -> Result<Answer, ProgramError> {
         let mut command = self.command();
-        command.arg("run").arg(model).args(["--prompt", "The quick brown fox"]);
-        command.args(["--max-tokens", &tokens.to_string()]);
+        command.arg("run").arg(model).args(["--json", "--prompt", prompt, "--max-tokens", &tokens.to_string()]);
         if let Some(backend) = backend {
             command.args(["--backend", backend]);
         }
-        Ok(capture(&mut command)?)
+        let answer = capture(&mut command)?;
+        serde_json::from_slice(&answer).map_err(|source| ProgramError::Json { subcommand: "run", source })
+    }
+
+    /// Imports a model in I2_S, packed for x86, into the form that backends load.
+    pub(crate) fn import(&self, model: &Path, out: &Path) -> Result<(), ProgramError> {
+        capture(self.command().arg("import").arg(model).arg(out).args(["--layout", "x86", "--json"]))?;
+        Ok(())
     }
 
     /// One run of `bench`, without repetition: the caller repeats and interleaves.
@@ -112,7 +133,7 @@ impl Program {
     }
 }
 
-fn supported_tiers(answer: &[u8]) -> Result<Vec<String>, serde_json::Error> {
+fn supported_backends(answer: &[u8]) -> Result<Vec<String>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Devices {
         backends: Vec<Backend>,
@@ -123,8 +144,7 @@ fn supported_tiers(answer: &[u8]) -> Result<Vec<String>, serde_json::Error> {
         supported: bool,
     }
     let devices: Devices = serde_json::from_slice(answer)?;
-    let tiers = devices.backends.into_iter().filter(|backend| backend.supported && backend.id.starts_with("cpu-"));
-    Ok(tiers.map(|backend| backend.id).collect())
+    Ok(devices.backends.into_iter().filter(|backend| backend.supported).map(|backend| backend.id).collect())
 }
 
 #[cfg(test)]
@@ -132,13 +152,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_supported_cpu_tiers_are_listed() {
+    fn only_supported_backends_are_listed() {
         let answer = br#"{"hardware": {}, "backends": [
             {"id": "cpu-x64", "supported": true, "missing": []},
             {"id": "cpu-haswell", "supported": false, "missing": ["avx2"]},
             {"id": "reference", "supported": true}]}"#;
-        assert_eq!(supported_tiers(answer).unwrap(), ["cpu-x64"]);
-        assert!(supported_tiers(b"{}").is_err());
+        assert_eq!(supported_backends(answer).unwrap(), ["cpu-x64", "reference"]);
+        assert!(supported_backends(b"{}").is_err());
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::TaskResult;
-use crate::environment::Environment;
 use crate::process::{self, capture_text, find_program, run_on_stderr};
 use crate::program::Program;
 use crate::setup;
@@ -14,7 +13,7 @@ use crate::workspace::Workspace;
 
 use super::legs::{Legs, Verdict};
 use super::machine::Machine;
-use super::{install, qemu};
+use super::{RANDOM_CASES, Setting, install, qemu};
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 const FEATURES: &str = "reference,synth";
@@ -24,47 +23,39 @@ const SYSROOT: &str = "/usr/aarch64-linux-gnu";
 const LOADER: &str = "/lib/ld-linux-aarch64.so.1";
 
 /// The tests that run on every CPU, beside the unit tests.
-const TESTS: &[&str] = &["tiers"];
+const TESTS: &[&str] = &["kernels", "tiers"];
 /// And those that run on the newest only: an emulator takes its time.
 const MORE_TESTS: &[&str] = &["allocations", "calibration", "gguf", "hardware", "selection", "selector"];
 
-const UP_TO_FP16: &[&str] = &["cpu-armv8", "cpu-armv8-dotprod", "cpu-armv8-fp16"];
+const UP_TO_FP16: &[&str] = &["armv8", "armv8-dotprod", "armv8-fp16"];
 
 const MACHINES: &[Machine] = &[
-    Machine { cpu: "cortex-a53", tier: "cpu-armv8", runs: &["cpu-armv8"] },
-    Machine { cpu: "cortex-a76", tier: "cpu-armv8-fp16", runs: UP_TO_FP16 },
-    Machine { cpu: "neoverse-n1", tier: "cpu-armv8-fp16", runs: UP_TO_FP16 },
+    Machine { cpu: "cortex-a53", tier: "armv8", runs: &["armv8"] },
+    Machine { cpu: "cortex-a76", tier: "armv8-fp16", runs: UP_TO_FP16 },
+    Machine { cpu: "neoverse-n1", tier: "armv8-fp16", runs: UP_TO_FP16 },
     NEWEST,
 ];
 
 /// Everything that qemu emulates; gives the texts that the others are compared with.
 const NEWEST: Machine = Machine {
     cpu: "max",
-    tier: "cpu-armv9-sve2",
-    runs: &[
-        "cpu-armv8",
-        "cpu-armv8-dotprod",
-        "cpu-armv8-fp16",
-        "cpu-armv8-i8mm",
-        "cpu-armv8-sve",
-        "cpu-armv9-sve2",
-        "cpu-armv9-sme",
-    ],
+    tier: "armv9-sve2",
+    runs: &["armv8", "armv8-dotprod", "armv8-fp16", "armv8-i8mm", "armv8-sve", "armv9-sve2", "armv9-sme"],
 };
 
-/// Builds for aarch64 and runs the legs: program and tests on each CPU.
-pub(crate) fn run(legs: &mut Legs, steps: &mut Steps, workspace: &Workspace, environment: &Environment, model: &Path) {
-    let names = MACHINES.iter().flat_map(|machine| [program_leg(machine), tests_leg(machine)]);
-    let cross = match steps.run("aarch64: set up", || Ok(Cross::prepare(workspace))) {
+/// Builds for aarch64 and runs the legs: program, trained model and tests on each CPU.
+pub(crate) fn run(legs: &mut Legs, steps: &mut Steps, setting: &Setting<'_>) {
+    let names = MACHINES.iter().flat_map(|machine| [program_leg(machine), ternary_leg(machine), tests_leg(machine)]);
+    let cross = match steps.run("aarch64: set up", || Ok(Cross::prepare(setting.workspace))) {
         Ok(Ok(cross)) => cross,
         Ok(Err(why)) => return names.for_each(|name| legs.skip(&name, &why)),
         Err(error) => return legs.run("aarch64 set-up", || Err(error)),
     };
     let build = steps.run("aarch64: build", || {
-        process::run(environment.apply(&mut cross.cargo(workspace, "build")))?;
-        let mut tests = cross.cargo(workspace, "test");
+        process::run(&mut cross.cargo(setting, "build"))?;
+        let mut tests = cross.cargo(setting, "test");
         tests.args(["--no-run", "--lib"]).args(selection(&[TESTS, MORE_TESTS, &["conformance"]].concat()));
-        Ok(process::run(environment.apply(&mut tests))?)
+        Ok(process::run(&mut tests)?)
     });
     if let Err(error) = build {
         return legs.run("aarch64 build", || Err(error));
@@ -72,13 +63,18 @@ pub(crate) fn run(legs: &mut Legs, steps: &mut Steps, workspace: &Workspace, env
     let program = cross.folder.join(TARGET).join("release/gguf-loader");
     let on = |machine: &Machine| Program::under(machine.emulator(&cross.qemu, library_root()), program.clone());
     for machine in MACHINES {
-        legs.run(&program_leg(machine), || machine.check(&on(machine), &on(&NEWEST), model));
-        legs.run(&tests_leg(machine), || cross.test(workspace, environment, machine));
+        legs.run(&program_leg(machine), || machine.check(&on(machine), &on(&NEWEST), &setting.model));
+        legs.run(&ternary_leg(machine), || machine.check_ternary(&on(machine), &setting.trained));
+        legs.run(&tests_leg(machine), || cross.test(setting, machine));
     }
 }
 
 fn program_leg(machine: &Machine) -> String {
     format!("aarch64 {}", machine.cpu)
+}
+
+fn ternary_leg(machine: &Machine) -> String {
+    format!("aarch64 {} ternary", machine.cpu)
 }
 
 fn tests_leg(machine: &Machine) -> String {
@@ -104,8 +100,9 @@ impl Cross {
         Ok(Self { qemu, rustc: rustc_with_target()?, folder: workspace.target().join("emulated-aarch64") })
     }
 
-    fn cargo(&self, workspace: &Workspace, subcommand: &str) -> Command {
-        let mut command = workspace.cargo(subcommand);
+    fn cargo(&self, setting: &Setting<'_>, subcommand: &str) -> Command {
+        let mut command = setting.workspace.cargo(subcommand);
+        setting.environment.apply(&mut command);
         command.args(["--release", "--package", "gguf-loader", "--features", FEATURES, "--target", TARGET]);
         command.arg("--target-dir").arg(&self.folder);
         command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
@@ -116,21 +113,23 @@ impl Cross {
     }
 
     /// The unit tests and a few more on every CPU; on the newest the others too, and the conformance of its tier.
-    fn test(&self, workspace: &Workspace, environment: &Environment, machine: &Machine) -> TaskResult<Verdict> {
+    fn test(&self, setting: &Setting<'_>, machine: &Machine) -> TaskResult<Verdict> {
         let runner: Vec<OsString> = machine.emulator(&self.qemu, library_root());
         let run = |arguments: &[&str]| {
-            let mut command = self.cargo(workspace, "test");
+            let mut command = self.cargo(setting, "test");
             command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner.join(" ".as_ref()));
             command.env("GGUF_LOADER_TEST_EMULATED", machine.cpu).env_remove("GGUF_LOADER_TEST_MODEL");
-            process::run(environment.apply(command.args(arguments)))
+            command.env("PROPTEST_CASES", RANDOM_CASES);
+            process::run(command.args(arguments))
         };
         run(&[&["--lib"], &selection(TESTS)[..]].concat())?;
         if machine.cpu != NEWEST.cpu {
-            return Ok(Verdict::Passed("unit tests, tiers".to_owned()));
+            return Ok(Verdict::Passed("unit tests, kernels, tiers".to_owned()));
         }
         run(&selection(MORE_TESTS))?;
-        run(&["--test", "conformance", "--", machine.tier])?;
-        Ok(Verdict::Passed(format!("unit tests, tiers, {}, conformance of {}", MORE_TESTS.join(", "), machine.tier)))
+        let tier = format!("cpu-{}", machine.tier);
+        run(&["--test", "conformance", "--", &tier])?;
+        Ok(Verdict::Passed(format!("unit tests, kernels, tiers, {}, conformance of {tier}", MORE_TESTS.join(", "))))
     }
 }
 

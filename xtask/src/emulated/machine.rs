@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use crate::TaskResult;
-use crate::program::Program;
+use crate::program::{Answer, Program};
 
 use super::legs::Verdict;
+use super::trained::Trained;
 
-/// A CPU model of qemu and the tiers that it has.
+/// A CPU model of qemu and the tiers that it has. A tier's backends are `cpu-TIER`, with llama.cpp's kernels, and
+/// `bitnet-TIER`, with the ternary ones.
 #[derive(Debug)]
 pub(crate) struct Machine {
     /// The name that qemu's `-cpu` takes.
@@ -19,8 +21,9 @@ pub(crate) struct Machine {
     pub(crate) runs: &'static [&'static str],
 }
 
+const PROMPT: &str = "The quick brown fox";
 /// Tokens of the comparison: enough that a wrong kernel shows, few enough for an emulator.
-const TOKENS: u32 = 16;
+const TOKENS: usize = 16;
 
 impl Machine {
     /// The words before the program: `qemu -cpu MODEL` and further options.
@@ -32,38 +35,54 @@ impl Machine {
 
     /// Detection, choice and greedy text on this CPU, against the same tier forced on `peer`.
     pub(crate) fn check(&self, here: &Program, peer: &Program, model: &Path) -> TaskResult<Verdict> {
-        self.judge_supported(&here.supported_tiers()?)?;
+        self.judge_supported(&here.supported_backends()?)?;
+        let expected = format!("cpu-{}", self.tier);
         let winner = here.winner(model)?;
-        if winner != self.tier {
-            return Err(format!("{winner} was chosen instead of {}", self.tier).into());
+        if winner != expected {
+            return Err(format!("{winner} was chosen instead of {expected}").into());
         }
-        if !peer.supported_tiers()?.iter().any(|tier| tier == self.tier) {
-            return Ok(Verdict::Skipped(format!("{} was chosen, but nothing to compare with runs it", self.tier)));
+        if !peer.supported_backends()?.contains(&expected) {
+            return Ok(Verdict::Skipped(format!("{expected} was chosen, but nothing to compare with runs it")));
         }
-        let chosen = here.generate(model, None, TOKENS)?;
-        let forced = peer.generate(model, Some(self.tier), TOKENS)?;
+        let chosen = here.run(model, None, PROMPT, TOKENS)?;
+        let forced = peer.run(model, Some(&expected), PROMPT, TOKENS)?;
         judge_texts(&chosen, &forced)?;
-        Ok(Verdict::Passed(format!("{}, text of {TOKENS} tokens as with the tier forced", self.tier)))
+        Ok(Verdict::Passed(format!("{expected}, text of {TOKENS} tokens as with the tier forced")))
+    }
+
+    /// Import, choice and greedy text of a trained ternary model on this CPU, against what PyTorch wrote.
+    pub(crate) fn check_ternary(&self, here: &Program, trained: &Trained) -> TaskResult<Verdict> {
+        here.import(&trained.published, &trained.imported)?;
+        let answer = here.run(&trained.imported, None, &trained.prompt, trained.tokens.len())?;
+        let expected = format!("bitnet-{}", self.tier);
+        if answer.backend != expected {
+            return Err(format!("{} was chosen instead of {expected}", answer.backend).into());
+        }
+        trained.judge(&answer)?;
+        Ok(Verdict::Passed(format!("{expected}, text of {} tokens as PyTorch's", trained.tokens.len())))
     }
 
     fn judge_supported(&self, supported: &[String]) -> Result<(), String> {
-        if !supported.iter().any(|tier| tier == self.tier) {
-            return Err(format!("{} is not among the supported tiers {supported:?}", self.tier));
+        for kernels in ["cpu", "bitnet"] {
+            let tier = |id: &str| Some(id.strip_prefix(kernels)?.strip_prefix('-')?.to_owned());
+            let tiers: Vec<String> = supported.iter().filter_map(|id| tier(id)).collect();
+            if !tiers.iter().any(|tier| tier == self.tier) {
+                return Err(format!("{kernels}-{} is not among the supported backends {supported:?}", self.tier));
+            }
+            if let Some(tier) = tiers.iter().find(|tier| !self.runs.contains(&tier.as_str())) {
+                return Err(format!("{kernels}-{tier} is said to be supported, but {} cannot run it", self.cpu));
+            }
         }
-        match supported.iter().find(|tier| !self.runs.contains(&tier.as_str())) {
-            Some(tier) => Err(format!("{tier} is said to be supported, but {} cannot run it", self.cpu)),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
-fn judge_texts(chosen: &[u8], forced: &[u8]) -> Result<(), String> {
-    if chosen.iter().all(u8::is_ascii_whitespace) {
+fn judge_texts(chosen: &Answer, forced: &Answer) -> Result<(), String> {
+    if chosen.text.trim().is_empty() {
         return Err("no text was generated".into());
     }
     if chosen != forced {
-        let (chosen, forced) = (String::from_utf8_lossy(chosen), String::from_utf8_lossy(forced));
-        return Err(format!("the texts differ: {chosen:?} here, {forced:?} with the tier forced"));
+        return Err(format!("the answers differ: {chosen:?} here, {forced:?} with the tier forced"));
     }
     Ok(())
 }
@@ -72,23 +91,39 @@ fn judge_texts(chosen: &[u8], forced: &[u8]) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    const MACHINE: Machine = Machine { cpu: "Nehalem", tier: "cpu-sse42", runs: &["cpu-x64", "cpu-sse42"] };
+    const MACHINE: Machine = Machine { cpu: "Nehalem", tier: "sse42", runs: &["x64", "sse42"] };
 
-    fn owned(tiers: &[&str]) -> Vec<String> {
-        tiers.iter().map(ToString::to_string).collect()
+    fn owned(ids: &[&str]) -> Vec<String> {
+        ids.iter().map(ToString::to_string).collect()
+    }
+
+    fn answer(backend: &str, text: &str) -> Answer {
+        Answer { backend: backend.to_owned(), text: text.to_owned(), tokens: vec![1] }
     }
 
     #[test]
     fn a_tier_that_the_cpu_cannot_run_fails_the_leg() {
-        assert!(MACHINE.judge_supported(&owned(&["cpu-x64", "cpu-sse42"])).is_ok());
-        assert!(MACHINE.judge_supported(&owned(&["cpu-x64", "cpu-sse42", "cpu-haswell"])).is_err());
-        assert!(MACHINE.judge_supported(&owned(&["cpu-x64"])).is_err());
+        let both = |tier: &str| [format!("cpu-{tier}"), format!("bitnet-{tier}")];
+        let supported = [both("x64"), both("sse42"), [String::from("reference"), String::from("cuda")]].concat();
+        assert_eq!(MACHINE.judge_supported(&supported), Ok(()));
+        for one_more in both("haswell") {
+            assert!(MACHINE.judge_supported(&[&supported[..], &[one_more]].concat()).is_err());
+        }
     }
 
     #[test]
-    fn equal_texts_count_only_when_there_is_text() {
-        assert!(judge_texts(b" a fox", b" a fox").is_ok());
-        assert!(judge_texts(b" a fox", b" a box").is_err());
-        assert!(judge_texts(b"\n", b"\n").is_err());
+    fn the_tier_must_be_supported_with_both_kinds_of_kernels() {
+        assert!(MACHINE.judge_supported(&owned(&["cpu-sse42", "bitnet-sse42"])).is_ok());
+        assert!(MACHINE.judge_supported(&owned(&["cpu-sse42", "bitnet-x64"])).is_err());
+        assert!(MACHINE.judge_supported(&owned(&["cpu-x64", "bitnet-sse42"])).is_err());
+    }
+
+    #[test]
+    fn equal_texts_count_only_when_there_is_text_of_the_same_tier() {
+        let fox = answer("cpu-sse42", " a fox");
+        assert!(judge_texts(&fox, &fox).is_ok());
+        assert!(judge_texts(&fox, &answer("cpu-sse42", " a box")).is_err());
+        assert!(judge_texts(&fox, &answer("cpu-x64", " a fox")).is_err());
+        assert!(judge_texts(&answer("cpu-sse42", "\n"), &answer("cpu-sse42", "\n")).is_err());
     }
 }

@@ -3,11 +3,13 @@
 mod aarch64;
 mod legs;
 mod machine;
+mod trained;
 mod x86;
 
 use std::path::PathBuf;
 
 use crate::TaskResult;
+use crate::environment::Environment;
 use crate::process::{find_program, run};
 use crate::setup;
 use crate::steps::Steps;
@@ -15,6 +17,10 @@ use crate::test::FEATURES;
 use crate::workspace::Workspace;
 
 use legs::Legs;
+use trained::Trained;
+
+/// Random matrices that the kernels are tested with, beside those of fixed shapes: an emulator takes its time.
+const RANDOM_CASES: &str = "8";
 
 /// Options of `cargo xtask test --emulated`.
 #[derive(Debug, clap::Args)]
@@ -25,7 +31,7 @@ pub(crate) struct Options {
     /// The model of the legs; without it a small one with random weights is made.
     #[arg(long, value_name = "GGUF", requires = "emulated")]
     small_model: Option<PathBuf>,
-    /// The x86-64 program of the legs; without it the release build is made and taken.
+    /// The x86-64 program of the legs; without it the release build is made and taken, and its kernels are tested.
     #[arg(long, value_name = "PATH", requires = "emulated")]
     program: Option<PathBuf>,
 }
@@ -35,6 +41,16 @@ pub(crate) struct Options {
 enum Architecture {
     X86,
     Aarch64,
+}
+
+/// What the legs of all architectures have in common.
+#[derive(Debug)]
+struct Setting<'a> {
+    workspace: &'a Workspace,
+    environment: Environment,
+    /// The small model of the legs.
+    model: PathBuf,
+    trained: Trained,
 }
 
 /// `cargo xtask test --emulated`. Every leg runs, whatever became of the ones before.
@@ -53,19 +69,12 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> TaskResult {
             Ok(model)
         })?,
     };
+    let setting = Setting { workspace, environment, model, trained: Trained::read(workspace)? };
     if wanted(Architecture::X86) {
-        let program = match &options.program {
-            Some(program) => program.clone(),
-            None => steps.run("build", || {
-                let mut command = workspace.cargo("build");
-                run(environment.apply(command.args(["--release", "--features", FEATURES])))?;
-                Ok(workspace.program())
-            })?,
-        };
-        x86::run(&mut legs, program, &model);
+        x86::run(&mut legs, &mut steps, &setting, options.program.as_deref());
     }
     if wanted(Architecture::Aarch64) {
-        aarch64::run(&mut legs, &mut steps, workspace, &environment, &model);
+        aarch64::run(&mut legs, &mut steps, &setting);
     }
     eprintln!("\nSteps:\n{}", steps.summary());
     legs.conclude()

@@ -1,35 +1,90 @@
 //! Old x86 CPUs: the release program as it is, on machines without AVX2.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use crate::TaskResult;
+use crate::process::run as run_command;
 use crate::program::Program;
+use crate::steps::Steps;
+use crate::test::FEATURES;
 
-use super::legs::Legs;
+use super::legs::{Legs, Verdict};
 use super::machine::Machine;
-use super::qemu;
+use super::{RANDOM_CASES, Setting, qemu};
 
 const MACHINES: &[Machine] = &[
-    Machine { cpu: "Nehalem", tier: "cpu-sse42", runs: &["cpu-x64", "cpu-sse42"] },
-    Machine { cpu: "SandyBridge", tier: "cpu-sandybridge", runs: &["cpu-x64", "cpu-sse42", "cpu-sandybridge"] },
+    Machine { cpu: "Nehalem", tier: "sse42", runs: &["x64", "sse42"] },
+    Machine { cpu: "SandyBridge", tier: "sandybridge", runs: &["x64", "sse42", "sandybridge"] },
     Machine {
         cpu: "Haswell",
-        tier: "cpu-haswell",
-        runs: &["cpu-x64", "cpu-sse42", "cpu-sandybridge", "cpu-ivybridge", "cpu-piledriver", "cpu-haswell"],
+        tier: "haswell",
+        runs: &["x64", "sse42", "sandybridge", "ivybridge", "piledriver", "haswell"],
     },
 ];
 
-/// Runs the legs; the same tier, forced on this machine's CPU, gives the text to compare with.
-pub(crate) fn run(legs: &mut Legs, program: PathBuf, model: &Path) {
-    let qemu = qemu("x86_64");
+/// Runs the legs; the same tier, forced on this machine's CPU, gives the text to compare with. A program that was built
+/// elsewhere brings no tests of its kernels.
+pub(crate) fn run(legs: &mut Legs, steps: &mut Steps, setting: &Setting<'_>, built: Option<&Path>) {
+    let names = MACHINES.iter().flat_map(|machine| [program_leg(machine), ternary_leg(machine), kernels_leg(machine)]);
+    if !cfg!(target_arch = "x86_64") {
+        return names.for_each(|name| legs.skip(&name, "this machine builds no x86-64 program"));
+    }
+    let qemu = match qemu("x86_64") {
+        Ok(qemu) => qemu,
+        Err(why) => return names.for_each(|name| legs.skip(&name, &why)),
+    };
+    let program = match built {
+        Some(program) => program.to_owned(),
+        None => match steps.run("build", || build(setting)) {
+            Ok(program) => program,
+            Err(error) => return legs.run("x86-64 build", || Err(error)),
+        },
+    };
     for machine in MACHINES {
-        let name = format!("x86-64 {}", machine.cpu);
-        match &qemu {
-            _ if !cfg!(target_arch = "x86_64") => legs.skip(&name, "this machine builds no x86-64 program"),
-            Err(why) => legs.skip(&name, why),
-            Ok(qemu) => legs.run(&name, || {
-                let emulated = Program::under(machine.emulator(qemu, &[]), program.clone());
-                machine.check(&emulated, &Program::native(program.clone()), model)
-            }),
+        let emulated = Program::under(machine.emulator(&qemu, &[]), program.clone());
+        let native = Program::native(program.clone());
+        legs.run(&program_leg(machine), || machine.check(&emulated, &native, &setting.model));
+        legs.run(&ternary_leg(machine), || machine.check_ternary(&emulated, &setting.trained));
+        match built {
+            Some(_) => legs.skip(&kernels_leg(machine), "a program from elsewhere brings no tests"),
+            None => legs.run(&kernels_leg(machine), || test_kernels(setting, machine, &qemu)),
         }
     }
+}
+
+fn program_leg(machine: &Machine) -> String {
+    format!("x86-64 {}", machine.cpu)
+}
+
+fn ternary_leg(machine: &Machine) -> String {
+    format!("x86-64 {} ternary", machine.cpu)
+}
+
+fn kernels_leg(machine: &Machine) -> String {
+    format!("x86-64 {} kernels", machine.cpu)
+}
+
+fn cargo(setting: &Setting<'_>, subcommand: &str) -> Command {
+    let mut command = setting.workspace.cargo(subcommand);
+    command.args(["--release", "--features", FEATURES]);
+    setting.environment.apply(&mut command);
+    command
+}
+
+fn build(setting: &Setting<'_>) -> TaskResult<PathBuf> {
+    run_command(&mut cargo(setting, "build"))?;
+    run_command(cargo(setting, "test").args(["--no-run", "--test", "kernels"]))?;
+    Ok(setting.workspace.program())
+}
+
+/// The ternary kernels of every tier that the emulated CPU has.
+fn test_kernels(setting: &Setting<'_>, machine: &Machine, qemu: &Path) -> TaskResult<Verdict> {
+    let words = machine.emulator(qemu, &[]);
+    let words: Vec<_> = words.iter().map(|word| format!("{:?}", word.to_string_lossy())).collect();
+    let mut command = cargo(setting, "test");
+    command.arg("--config").arg(format!("target.'cfg(all())'.runner = [{}]", words.join(", ")));
+    command.args(["--test", "kernels"]).env("PROPTEST_CASES", RANDOM_CASES);
+    run_command(&mut command)?;
+    Ok(Verdict::Passed(format!("exact in every tier up to {}", machine.tier)))
 }

@@ -59,8 +59,19 @@ fn bitnet_is_the_same_in_every_ternary_type(subject: &Subject) {
     };
     let expected = logits(TensorType::TQ2_0);
     for &tensor_type in TERNARY_TYPES {
-        assert_same(&logits(tensor_type), &expected);
+        if rounds_by_block(subject) {
+            let off = distance(&logits(tensor_type), &expected);
+            assert!(off < tolerance(tensor_type), "{tensor_type}: off by {off:.4} of the deviation");
+        } else {
+            assert_same(&logits(tensor_type), &expected);
+        }
     }
+}
+
+/// ggml's own kernels round activations with a scale for each 256 of them (TQ1_0, TQ2_0) or 32 (Q2_0), where BitNet, the
+/// reference and the ternary kernels have one for the whole token. Their logits differ by that, and between the types.
+fn rounds_by_block(subject: &Subject) -> bool {
+    subject.backend.id().starts_with("cpu-")
 }
 
 /// The two models have the same weights.
@@ -72,7 +83,8 @@ fn squared_relu_is_not_silu(subject: &Subject) {
 
 fn bitnet_agrees_with_the_reference(subject: &Subject) {
     for &tensor_type in TERNARY_TYPES {
-        // Both round activations alike: what is left is the KV cache in F16.
-        agree(subject, Model::BitNetB158(tensor_type), 0.05);
+        // Where both round activations alike, what is left is the KV cache in F16.
+        let allowed = if rounds_by_block(subject) { tolerance(tensor_type) } else { 0.05 };
+        agree(subject, Model::BitNetB158(tensor_type), allowed);
     }
 }

@@ -163,7 +163,7 @@ macro_rules! register_tier {
     };
     ($id:literal, $function:ident, $ternary:ident) => {
         register_tier!($id, $function, Some($ternary), {
-            fn $ternary(accept: bool);
+            fn $ternary(packing: i32);
         });
     };
     ($id:literal, $function:ident, $ternary:expr, { $($declaration:item)* }) => {

@@ -22,7 +22,7 @@ mod vocabulary;
 pub(crate) use measure::TERNARY;
 pub(crate) use measure::{QUANTIZED, measure};
 pub(crate) use model::{LlamaModel, load_vocabulary};
-pub(crate) use process::CpuRegistration;
+pub(crate) use process::{CpuRegistration, TernaryPacking};
 pub(crate) use product::LlamaProduct;
 
 /// How errors name this engine.

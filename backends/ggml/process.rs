@@ -19,10 +19,23 @@ use super::log;
 pub(crate) struct CpuRegistration {
     /// `ggml_backend_cpu_reg`.
     register: unsafe extern "C" fn() -> sys::ggml_backend_reg_t,
-    /// `gguf_loader_ternary`: whether models that are loaded next keep their ternary weights in the kernels' own layout.
-    ternary: Option<unsafe extern "C" fn(bool)>,
+    /// `gguf_loader_ternary`: how models that are loaded next keep their ternary weights.
+    ternary: Option<unsafe extern "C" fn(i32)>,
     /// What to tell it.
-    accept: bool,
+    packing: TernaryPacking,
+}
+
+/// How a tier keeps ternary weights: `gl_ternary_packing` of `backends/bitnet/kernels/operation.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TernaryPacking {
+    /// As ggml would.
+    Off = 0,
+    /// Two bits each.
+    #[cfg(feature = "bitnet")]
+    TwoBits = 1,
+    /// Five in a byte, where the tier has that form and the weights allow it; else two bits each.
+    #[cfg(feature = "bitnet")]
+    Dense = 2,
 }
 
 impl CpuRegistration {
@@ -32,15 +45,15 @@ impl CpuRegistration {
     /// [`with_cpu`] has made sure that the CPU can execute the tier.
     pub(crate) const unsafe fn new(
         register: unsafe extern "C" fn() -> sys::ggml_backend_reg_t,
-        ternary: Option<unsafe extern "C" fn(bool)>,
+        ternary: Option<unsafe extern "C" fn(i32)>,
     ) -> Self {
-        Self { register, ternary, accept: false }
+        Self { register, ternary, packing: TernaryPacking::Off }
     }
 
     /// The same tier, with the ternary kernels in the place of ggml's.
     #[cfg(feature = "bitnet")]
-    pub(crate) const fn with_ternary_kernels(mut self) -> Self {
-        self.accept = true;
+    pub(crate) const fn with_ternary_kernels(mut self, packing: TernaryPacking) -> Self {
+        self.packing = packing;
         self
     }
 
@@ -48,7 +61,7 @@ impl CpuRegistration {
     fn registration(self) -> Registered {
         if let Some(ternary) = self.ternary {
             // SAFETY: the caller of `new` made sure that the CPU can execute the tier.
-            unsafe { ternary(self.accept) };
+            unsafe { ternary(self.packing as i32) };
         }
         // SAFETY: as above.
         Registered(unsafe { (self.register)() })

@@ -9,7 +9,8 @@
 //   Bytes            4 * COUNT bytes: unsigned weights (of 7 bits unless WIDE), or activations
 //   Partial          running sums of products, in whatever form the instructions give
 //   Ints, Floats     COUNT sums
-// and the functions on them that `product.h` and `output.h` are written with. Activations are within -127..127.
+//   Digits           with GL_DENSE: the table look-ups of dense.h
+// and the functions on them that `product.h`, `six_bit.h` and `dense.h` are written with. Activations are within -127..127.
 #pragma once
 
 #include <cstddef>
@@ -41,7 +42,18 @@
 #define GL_INLINE_LAMBDA
 #endif
 
+// Whether there is a form of 1.6 bits a weight (dense.h): it takes tables of bytes in registers.
+#if defined(__AVX512VBMI__) && defined(__AVX512VNNI__)
+#define GL_DENSE
+#endif
+
 namespace ternary {
+
+#if defined(GL_DENSE)
+constexpr bool HAS_DENSE = true;
+#else
+constexpr bool HAS_DENSE = false;
+#endif
 
 inline int32_t load_dword(const int8_t * bytes) {
     int32_t value;

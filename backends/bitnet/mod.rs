@@ -10,7 +10,7 @@ use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc, time::Duration};
 
 use super::{
     cpu::{self, Tier},
-    ggml::{self, CpuRegistration, LlamaModel, LlamaProduct, TernaryPacking},
+    ggml::{self, CpuRegistration, LlamaModel, LlamaProduct, TernaryKernels, TernaryPacking},
 };
 use crate::{
     backend::{
@@ -130,18 +130,21 @@ fn is_ternary(tensor_type: TensorType) -> bool {
 
 /// Registers the kernels of one tier that build.rs built.
 macro_rules! register_tier {
-    ($id:literal, $function:ident, $ternary:ident) => {
+    ($id:literal, $function:ident, $pack:ident, $multiply_adds:ident) => {
         const _: () = {
             unsafe extern "C" {
                 fn $function() -> llama_cpp_sys_2::ggml_backend_reg_t;
-                fn $ternary(packing: i32);
+                fn $pack(packing: i32);
+                fn $multiply_adds(rounds: i64) -> i64;
             }
             static BACKEND: BitnetBackend = BitnetBackend {
                 id: concat!("bitnet-", $id),
                 tier: cpu::tier($id),
                 // SAFETY: build.rs compiled the functions for this tier, and `load` and `measure` call them only where
                 // `require` found that the CPU has all of it.
-                registration: unsafe { CpuRegistration::new($function, Some($ternary)) },
+                registration: unsafe {
+                    CpuRegistration::new($function, Some(TernaryKernels { pack: $pack, multiply_adds: $multiply_adds }))
+                },
             };
             $crate::register_backend!(&BACKEND);
         };

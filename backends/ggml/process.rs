@@ -19,10 +19,18 @@ use super::log;
 pub(crate) struct CpuRegistration {
     /// `ggml_backend_cpu_reg`.
     register: unsafe extern "C" fn() -> sys::ggml_backend_reg_t,
-    /// `gguf_loader_ternary`: how models that are loaded next keep their ternary weights.
-    ternary: Option<unsafe extern "C" fn(i32)>,
-    /// What to tell it.
+    ternary: Option<TernaryKernels>,
+    /// How models that are loaded next keep their ternary weights.
     packing: TernaryPacking,
+}
+
+/// The tier's ternary kernels: functions of `backends/bitnet/kernels/buffer.cpp`.
+#[derive(Clone, Copy)]
+pub(crate) struct TernaryKernels {
+    /// `gguf_loader_ternary`.
+    pub(crate) pack: unsafe extern "C" fn(i32),
+    /// `gguf_loader_multiply_adds`.
+    pub(crate) multiply_adds: unsafe extern "C" fn(i64) -> i64,
 }
 
 /// How a tier keeps ternary weights: `gl_ternary_packing` of `backends/bitnet/kernels/operation.h`.
@@ -41,11 +49,11 @@ pub(crate) enum TernaryPacking {
 impl CpuRegistration {
     /// # Safety
     ///
-    /// The functions are the tier's renamed `ggml_backend_cpu_reg` and `gguf_loader_ternary`, and whoever passes the value to
-    /// [`with_cpu`] has made sure that the CPU can execute the tier.
+    /// The functions are the tier's renamed ones, and whoever passes the value to [`with_cpu`] or calls
+    /// [`multiply_adds`](Self::multiply_adds) has made sure that the CPU can execute the tier.
     pub(crate) const unsafe fn new(
         register: unsafe extern "C" fn() -> sys::ggml_backend_reg_t,
-        ternary: Option<unsafe extern "C" fn(i32)>,
+        ternary: Option<TernaryKernels>,
     ) -> Self {
         Self { register, ternary, packing: TernaryPacking::Off }
     }
@@ -57,11 +65,19 @@ impl CpuRegistration {
         self
     }
 
+    /// Does multiply-adds on registers alone with the instructions of the ternary kernels, and says how many.
+    pub(crate) fn multiply_adds(self, rounds: u32) -> Option<u64> {
+        let kernels = self.ternary.filter(|_| self.packing != TernaryPacking::Off)?;
+        // SAFETY: the caller of `new` made sure that the CPU can execute the tier.
+        let done = unsafe { (kernels.multiply_adds)(i64::from(rounds)) };
+        u64::try_from(done).ok().filter(|&done| done > 0)
+    }
+
     /// Prepares the tier and hands out its registration.
     fn registration(self) -> Registered {
-        if let Some(ternary) = self.ternary {
+        if let Some(kernels) = self.ternary {
             // SAFETY: the caller of `new` made sure that the CPU can execute the tier.
-            unsafe { ternary(self.packing as i32) };
+            unsafe { (kernels.pack)(self.packing as i32) };
         }
         // SAFETY: as above.
         Registered(unsafe { (self.register)() })

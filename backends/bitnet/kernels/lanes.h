@@ -34,6 +34,13 @@
 #define GL_IN_ORDER(sum)
 #endif
 
+// Keeps a compiler from knowing what a vector holds.
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#define GL_OPAQUE(vector) __asm__("" : "+v"(vector))
+#elif defined(__GNUC__) && defined(__aarch64__)
+#define GL_OPAQUE(vector) __asm__("" : "+w"(vector))
+#endif
+
 #if defined(__GNUC__)
 #define GL_INLINE inline __attribute__((always_inline))
 #define GL_INLINE_LAMBDA __attribute__((always_inline))

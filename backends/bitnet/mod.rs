@@ -108,7 +108,7 @@ impl BitnetBackend {
     /// fewer; a single one does not, and loses by unpacking them.
     fn registration(&self, threads: NonZeroU32) -> CpuRegistration {
         let packing = if threads.get() > 1 { TernaryPacking::Dense } else { TernaryPacking::TwoBits };
-        self.registration.with_ternary_kernels(packing)
+        self.registration.with_ternary_kernels(packing, threads.get())
     }
 
     /// The tier's rates with ternary in the place of quantised weights.
@@ -134,7 +134,7 @@ macro_rules! register_tier {
         const _: () = {
             unsafe extern "C" {
                 fn $function() -> llama_cpp_sys_2::ggml_backend_reg_t;
-                fn $pack(packing: i32);
+                fn $pack(packing: i32, threads: i32);
                 fn $multiply_adds(rounds: i64) -> i64;
             }
             static BACKEND: BitnetBackend = BitnetBackend {

@@ -22,13 +22,15 @@ pub(crate) struct CpuRegistration {
     ternary: Option<TernaryKernels>,
     /// How models that are loaded next keep their ternary weights.
     packing: TernaryPacking,
+    /// The threads that repack them.
+    threads: i32,
 }
 
 /// The tier's ternary kernels: functions of `backends/bitnet/kernels/buffer.cpp`.
 #[derive(Clone, Copy)]
 pub(crate) struct TernaryKernels {
     /// `gguf_loader_ternary`.
-    pub(crate) pack: unsafe extern "C" fn(i32),
+    pub(crate) pack: unsafe extern "C" fn(i32, i32),
     /// `gguf_loader_multiply_adds`.
     pub(crate) multiply_adds: unsafe extern "C" fn(i64) -> i64,
 }
@@ -55,13 +57,14 @@ impl CpuRegistration {
         register: unsafe extern "C" fn() -> sys::ggml_backend_reg_t,
         ternary: Option<TernaryKernels>,
     ) -> Self {
-        Self { register, ternary, packing: TernaryPacking::Off }
+        Self { register, ternary, packing: TernaryPacking::Off, threads: 1 }
     }
 
     /// The same tier, with the ternary kernels in the place of ggml's.
     #[cfg(feature = "bitnet")]
-    pub(crate) const fn with_ternary_kernels(mut self, packing: TernaryPacking) -> Self {
+    pub(crate) const fn with_ternary_kernels(mut self, packing: TernaryPacking, threads: u32) -> Self {
         self.packing = packing;
+        self.threads = threads.cast_signed();
         self
     }
 
@@ -77,7 +80,7 @@ impl CpuRegistration {
     fn registration(self) -> Registered {
         if let Some(kernels) = self.ternary {
             // SAFETY: the caller of `new` made sure that the CPU can execute the tier.
-            unsafe { (kernels.pack)(self.packing as i32) };
+            unsafe { (kernels.pack)(self.packing as i32, self.threads) };
         }
         // SAFETY: as above.
         Registered(unsafe { (self.register)() })

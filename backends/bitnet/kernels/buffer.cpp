@@ -21,6 +21,8 @@
 #endif
 
 #include <atomic>
+#include <system_error>
+#include <thread>
 #include <vector>
 
 #if defined(__linux__)
@@ -39,6 +41,8 @@ constexpr size_t aligned(size_t size) {
 
 // How a model that is being loaded may put weights here. Models that did keep working when it changes.
 std::atomic<int> packing{GL_TERNARY_OFF};
+// The threads that repack them.
+std::atomic<int> packing_threads{1};
 
 ggml_backend_buffer_type_t buffer_type();
 
@@ -88,16 +92,35 @@ Matrix matrix_of(const ggml_tensor * weights) {
             block_of(weights->type)};
 }
 
+// Calls `work(first, last)` for shares of 0 to `count`, each in a thread of its own. `work` must not throw.
+template <typename Work> void share(int64_t count, Work work) {
+    const int64_t shares = std::max<int64_t>(1, std::min<int64_t>(packing_threads, count));
+    std::vector<std::thread> threads;
+    threads.reserve(static_cast<size_t>(shares));
+    for (int64_t i = 1; i < shares; ++i) {
+        const int64_t first = count * i / shares, last = count * (i + 1) / shares;
+        try {
+            threads.emplace_back(work, first, last);
+        } catch (const std::system_error &) {
+            work(first, last);
+        }
+    }
+    work(0, count / shares);
+    for (std::thread & thread : threads) {
+        thread.join();
+    }
+}
+
 void pack_six_bit(ggml_tensor * weights, const void * stored) {
     const int64_t columns = weights->ne[0], rows = weights->ne[1], blocks = columns / SIX_BIT_BLOCK;
     uint8_t * packed = static_cast<uint8_t *>(weights->data);
-    for (int64_t row = 0; row < rows; ++row) {
-        pack_six_bit_row(static_cast<const block_q6_K *>(stored) + row * blocks, row, columns, packed);
-    }
     const std::vector<block_q6_K> zeros(static_cast<size_t>(blocks));
-    for (int64_t row = rows; row < panels(rows) * ROWS; ++row) {
-        pack_six_bit_row(zeros.data(), row, columns, packed);
-    }
+    share(panels(rows), [&](int64_t first, int64_t last) {
+        for (int64_t row = first * ROWS; row < last * ROWS; ++row) {
+            const block_q6_K * of_row = row < rows ? static_cast<const block_q6_K *>(stored) + row * blocks : zeros.data();
+            pack_six_bit_row(of_row, row, columns, packed);
+        }
+    });
 }
 
 // Packs the codes of all rows, and gathers the scales. Whether that went well: the dense form has no room for code 3, nor for
@@ -107,29 +130,38 @@ bool pack_rows(const ggml_tensor * weights, const void * stored, bool dense, uin
     const int64_t columns = weights->ne[0], rows = weights->ne[1];
     const int64_t blocks = columns / block_of(weights->type);
     const size_t stride = ggml_row_size(weights->type, columns);
-    std::vector<uint8_t> codes(static_cast<size_t>(columns));
-    uniform = true;
-    for (int64_t row = 0; row < panels(rows) * ROWS; ++row) {
-        if (row < rows) {
-            float * of_row = scales + row * blocks;
-            unpack_row(weights->type, static_cast<const uint8_t *>(stored) + static_cast<size_t>(row) * stride, columns,
-                       codes.data(), of_row);
-            uniform = uniform && std::all_of(of_row, of_row + blocks, [&](float scale) { return scale == of_row[0]; });
-        } else if (row == rows) {
-            std::fill(codes.begin(), codes.end(), uint8_t{1});
-        }
-#if defined(GL_DENSE)
-        if (dense) {
-            if (!uniform || *std::max_element(codes.begin(), codes.end()) > 2) {
-                return false;
+    // Room for one row a thread; a thread has at least one panel.
+    std::vector<uint8_t> codes(static_cast<size_t>(panels(rows) * columns));
+    std::atomic<bool> fits{true}, same{true};
+    share(panels(rows), [&](int64_t first, int64_t last) {
+        uint8_t * of_thread = codes.data() + first * columns;
+        for (int64_t row = first * ROWS; row < last * ROWS && fits; ++row) {
+            if (row < rows) {
+                float * of_row = scales + row * blocks;
+                unpack_row(weights->type, static_cast<const uint8_t *>(stored) + static_cast<size_t>(row) * stride, columns,
+                           of_thread, of_row);
+                if (!std::all_of(of_row, of_row + blocks, [&](float scale) { return scale == of_row[0]; })) {
+                    same = false;
+                }
+            } else {
+                std::fill_n(of_thread, columns, uint8_t{1});
             }
-            pack_dense_row(codes.data(), row, columns, packed);
-            continue;
-        }
+#if defined(GL_DENSE)
+            if (dense) {
+                if (!same || *std::max_element(of_thread, of_thread + columns) > 2) {
+                    fits = false;
+                } else {
+                    pack_dense_row(of_thread, row, columns, packed);
+                }
+                continue;
+            }
 #endif
-        pack_row(codes.data(), row, columns, packed);
-    }
-    return true;
+            pack_row(of_thread, row, columns, packed);
+        }
+    });
+    uniform = same;
+    // A row of another thread may have been packed before this was known.
+    return fits && (!dense || same);
 }
 
 // Repacks a whole tensor. Blocks that all have one scale, as BitNet's do, need no scale of their own.
@@ -574,9 +606,10 @@ ggml_backend_buffer_type_t buffer_type() {
 } // namespace
 } // namespace ternary
 
-// How models that are loaded from now on keep their ternary weights in this tier's buffer: a gl_ternary_packing. To be called
-// before the tier is registered for the first time: ggml copies the list of extra buffer types once.
-extern "C" void gguf_loader_ternary(int packing) {
+// How models that are loaded from now on keep their ternary weights in this tier's buffer, a gl_ternary_packing, and the
+// threads that repack them. To be called before the tier is registered for the first time: ggml copies the list of extra
+// buffer types once.
+extern "C" void gguf_loader_ternary(int packing, int threads) {
     static const bool listed = [] {
         auto & types = ggml_backend_cpu_get_extra_buffer_types();
         types.insert(types.begin(), ternary::buffer_type());
@@ -584,6 +617,7 @@ extern "C" void gguf_loader_ternary(int packing) {
     }();
     (void) listed;
     ternary::packing = packing;
+    ternary::packing_threads = threads;
 }
 
 // Does multiply-adds with registers alone, as many sums at once as a tile of a product has, and returns how many it did: no

@@ -3,6 +3,9 @@
 
 #include "activations.h"
 #include "matrix.h"
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+#include "pairs.h"
+#endif
 
 #include <algorithm>
 
@@ -123,6 +126,11 @@ GL_INLINE void sum_products(const uint8_t * codes, const int8_t * activations, i
 template <int T>
 GL_INLINE void sum_products_of_tile(const uint8_t * codes, const int8_t * activations, int tile, int64_t steps,
                                     Lanes::Ints * sums) {
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    if constexpr (T % 2 == 0) {
+        return sum_pairs<T>(codes, activations, tile, steps, sums);
+    }
+#endif
     if (T == 1 && tile == 1) {
         sum_products(codes, activations, steps, sums);
     } else {

@@ -2,8 +2,8 @@
 //!
 //! Group `kernels`: `<backend>/<rows>x<columns>/<tokens>`, with the ternary kernels of every tier that runs here and, beside
 //! them, ggml's own of the same tier. Criterion's throughput is multiply-adds a second; at two bits a weight, a quarter of it
-//! is the bytes a second of one token. Group `limits` has what decode is bound by: reading memory. `GGUF_LOADER_THREADS`
-//! sets the threads.
+//! is the bytes a second of one token. Group `limits` has what binds them: reading memory, with the same threads, and the
+//! multiply-adds of each tier's kernel on registers alone, on one thread. `GGUF_LOADER_THREADS` sets the threads.
 
 use std::{hint::black_box, num::NonZeroU32, thread, time::Duration};
 
@@ -23,15 +23,19 @@ fn threads(hardware: &Hardware) -> NonZeroU32 {
     Knobs::from_environment().threads().expect("a number of threads").unwrap_or_else(|| hardware.default_threads())
 }
 
+fn backends(hardware: &Hardware) -> Vec<&'static dyn Backend> {
+    let mut backends: Vec<_> =
+        registered().filter(|backend| backend.id() != "reference" && backend.devices(hardware).is_ok()).collect();
+    backends.sort_by_key(|backend| backend.id());
+    backends
+}
+
 fn kernels(criterion: &mut Criterion) {
     let hardware = Hardware::detect();
     let threads = threads(&hardware);
-    let mut backends: Vec<&dyn Backend> =
-        registered().filter(|backend| backend.id() != "reference" && backend.devices(&hardware).is_ok()).collect();
-    backends.sort_by_key(|backend| backend.id());
     let mut group = criterion.benchmark_group("kernels");
     group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
-    for backend in backends {
+    for backend in backends(&hardware) {
         let device = backend.devices(&hardware).expect("asked before").remove(0);
         for (rows, columns) in SHAPES {
             // The codes do not matter for the time; 0x55 is all zeros.
@@ -54,10 +58,43 @@ fn kernels(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Reads more than any cache holds, with all threads at once.
+/// What no product can exceed.
 fn limits(criterion: &mut Criterion) {
+    let hardware = Hardware::detect();
+    let mut group = criterion.benchmark_group("limits");
+    group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
+    for backend in backends(&hardware) {
+        let device = backend.devices(&hardware).expect("asked before").remove(0);
+        let matrix = Matrix { tensor_type: TensorType::TQ2_0, rows: 1, columns: 256, data: &[0x55; 66] };
+        let Some(product) = backend.product(&device, matrix, NonZeroU32::MIN) else { continue };
+        let product = product.expect("a matrix of whole blocks");
+        const ROUNDS: u32 = 1000;
+        let Some(done) = product.multiply_adds(ROUNDS) else { continue };
+        group.throughput(Throughput::Elements(done));
+        group.bench_function(BenchmarkId::new("multiply-adds", backend.id()), |bencher| {
+            bencher.iter(|| product.multiply_adds(black_box(ROUNDS)));
+        });
+    }
+    group.finish();
+    memory_read(criterion, threads(&hardware).get() as usize);
+}
+
+/// Reads more than any cache holds, with all threads at once, each in several places in turn: a CPU that reads in one place
+/// alone waits at the end of each page.
+fn memory_read(criterion: &mut Criterion, threads: usize) {
     const BYTES: usize = 512 << 20;
-    let threads = threads(&Hardware::detect()).get() as usize;
+    const PLACES: usize = 4;
+    const LINE: usize = 8;
+    fn read(words: &[u64]) -> u64 {
+        let place = words.len() / PLACES / LINE * LINE;
+        let mut sums = [0_u64; LINE];
+        for line in (0..place).step_by(LINE) {
+            for words in words.chunks_exact(place).take(PLACES) {
+                sums.iter_mut().zip(&words[line..line + LINE]).for_each(|(sum, &word)| *sum = sum.wrapping_add(word));
+            }
+        }
+        sums.iter().fold(0, |sum, &word| sum.wrapping_add(word))
+    }
     let data = vec![1_u64; BYTES / size_of::<u64>()];
     let mut group = criterion.benchmark_group("limits");
     group.sample_size(10).throughput(Throughput::Bytes(BYTES as u64));
@@ -65,7 +102,7 @@ fn limits(criterion: &mut Criterion) {
         bencher.iter(|| {
             thread::scope(|scope| {
                 for part in data.chunks(data.len().div_ceil(threads)) {
-                    scope.spawn(move || black_box(part.iter().fold(0_u64, |sum, &word| sum.wrapping_add(word))));
+                    scope.spawn(move || black_box(read(part)));
                 }
             });
         });

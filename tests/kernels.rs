@@ -120,12 +120,13 @@ proptest! {
         tokens in 1_usize..34,
         threads in 1_u32..9,
         gap in 0_usize..4,
+        four_codes: bool,
         scale_of_block: bool,
         seed: u64,
     ) {
         let mut random = Random::new(seed);
         let columns = blocks * tensor_type.block_elements() as usize;
-        let weights = Weights::random(tensor_type, rows, columns, scale_of_block, &mut random);
+        let weights = Weights::random(tensor_type, rows, columns, four_codes, scale_of_block, &mut random);
         let inputs = Rows::random(columns, tokens, gap, &mut random);
         check(&weights, &inputs, threads);
     }
@@ -134,18 +135,31 @@ proptest! {
 #[test]
 fn every_number_of_tokens_is_exact() {
     let mut random = Random::new(1);
-    let weights = Weights::random(TensorType::TQ2_0, 130, 512, false, &mut random);
-    for tokens in 1..=33 {
-        check(&weights, &Rows::random(512, tokens, 1, &mut random), 2);
+    for four_codes in [false, true] {
+        let weights = Weights::random(TensorType::TQ2_0, 130, 512, four_codes, false, &mut random);
+        for tokens in 1..=33 {
+            check(&weights, &Rows::random(512, tokens, 1, &mut random), 2);
+        }
     }
 }
 
 #[test]
 fn tokens_beyond_the_cache_are_exact() {
     let mut random = Random::new(2);
-    let weights = Weights::random(TensorType::TQ2_0, 70, 6912, false, &mut random);
+    let weights = Weights::random(TensorType::TQ2_0, 70, 6912, false, false, &mut random);
     let inputs = Rows::random(6912, 200, 0, &mut random);
     check(&weights, &inputs, 3);
+}
+
+/// What was packed in the form for three codes has to be packed again.
+#[test]
+fn a_fourth_code_is_found_wherever_it_stands() {
+    let mut random = Random::new(6);
+    let weights = Weights::random(TensorType::TQ2_0, 200, 512, false, false, &mut random).ending_with(3);
+    for threads in [1, 2, 5] {
+        check(&weights, &Rows::random(512, 1, 0, &mut random), threads);
+        check(&weights, &Rows::random(512, 9, 0, &mut random), threads);
+    }
 }
 
 /// Sums of 16 bits would wrap within a few dozen columns, with any mixture of signs.
@@ -209,7 +223,7 @@ fn six_bit_weights_are_exact_but_for_the_sums_of_blocks() {
 #[test]
 fn a_row_of_zeros_gives_zeros() {
     let mut random = Random::new(3);
-    let weights = Weights::random(TensorType::Q2_0, 40, 256, true, &mut random);
+    let weights = Weights::random(TensorType::Q2_0, 40, 256, true, true, &mut random);
     for backend in kernels() {
         let mut products = vec![f32::NAN; 80];
         let zeros = vec![0.0; 512];
@@ -237,7 +251,7 @@ fn inputs_are_rounded_to_the_nearest_of_255_steps() {
 #[test]
 fn sizes_that_do_not_fit_are_an_error() {
     let mut random = Random::new(4);
-    let weights = Weights::random(TensorType::TQ2_0, 8, 256, false, &mut random);
+    let weights = Weights::random(TensorType::TQ2_0, 8, 256, true, false, &mut random);
     let backend = *kernels().first().expect("kernels");
     let mut product = product(backend, &weights, 1);
     let values = vec![0.0; 300];

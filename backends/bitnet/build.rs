@@ -3,8 +3,8 @@
 
 use std::{env, fs, path::PathBuf};
 
-/// The function of the tier that turns the kernels on.
-pub(crate) const ENTRY: &str = "gguf_loader_ternary";
+/// The functions of the tier that Rust calls: the one that turns the kernels on, and one that measures their instructions.
+pub(crate) const ENTRIES: [&str; 2] = ["gguf_loader_ternary", "gguf_loader_multiply_adds"];
 
 pub(crate) const KERNELS: &str = "backends/bitnet/kernels";
 

@@ -10,7 +10,7 @@ use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc, time::Duration};
 
 use super::{
     cpu::{self, Tier},
-    ggml::{self, CpuRegistration, LlamaModel, LlamaProduct},
+    ggml::{self, CpuRegistration, LlamaModel, LlamaProduct, TernaryKernels, TernaryPacking},
 };
 use crate::{
     backend::{
@@ -67,8 +67,9 @@ impl Backend for BitnetBackend {
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Arc<dyn BackendModel>, LoadError> {
         // A safe function must not rely on where the device came from: it may have been made for another machine.
-        self.tier.require(&Hardware::detect())?;
-        let model = LlamaModel::load(self.id, self.registration, request, progress)?;
+        let hardware = Hardware::detect();
+        self.tier.require(&hardware)?;
+        let model = LlamaModel::load(self.id, self.registration(hardware.default_threads()), request, progress)?;
         // Stacked experts, for one, are multiplied in another way. To run such a model here would be to pretend.
         if model.ternary_tensors() == 0 && !request.profile().vocabulary_only {
             let message = "the kernels multiply with none of its ternary tensors".to_owned();
@@ -80,7 +81,8 @@ impl Backend for BitnetBackend {
     fn measure(&self, _device: &Device, budget: Duration) -> Option<Rates> {
         let hardware = Hardware::detect();
         self.tier.require(&hardware).ok()?;
-        ggml::measure(self.registration, ggml::TERNARY, hardware.default_threads(), budget)
+        let threads = hardware.default_threads();
+        ggml::measure(self.registration(threads), ggml::TERNARY, threads, budget)
     }
 
     fn product(
@@ -92,7 +94,7 @@ impl Backend for BitnetBackend {
         if let Err(unavailable) = self.tier.require(&Hardware::detect()) {
             return Some(Err(ProductError::Failed(unavailable.to_string())));
         }
-        let product = LlamaProduct::new(self.registration, matrix, threads);
+        let product = LlamaProduct::new(self.registration(threads), matrix, threads);
         Some(product.map(|product| Box::new(product) as Box<dyn Product>))
     }
 
@@ -102,6 +104,13 @@ impl Backend for BitnetBackend {
 }
 
 impl BitnetBackend {
+    /// The tier with its kernels. Threads that share the memory read too slowly to keep up with two bits a weight, and gain from
+    /// fewer; a single one does not, and loses by unpacking them.
+    fn registration(&self, threads: NonZeroU32) -> CpuRegistration {
+        let packing = if threads.get() > 1 { TernaryPacking::Dense } else { TernaryPacking::TwoBits };
+        self.registration.with_ternary_kernels(packing, threads.get())
+    }
+
     /// The tier's rates with ternary in the place of quantised weights.
     fn ternary_rates(&self, rates: &Rates) -> Rates {
         let scale = |rate: f64, from: f64, to: f64| rate / from * to;
@@ -121,18 +130,21 @@ fn is_ternary(tensor_type: TensorType) -> bool {
 
 /// Registers the kernels of one tier that build.rs built.
 macro_rules! register_tier {
-    ($id:literal, $function:ident, $ternary:ident) => {
+    ($id:literal, $function:ident, $pack:ident, $multiply_adds:ident) => {
         const _: () = {
             unsafe extern "C" {
                 fn $function() -> llama_cpp_sys_2::ggml_backend_reg_t;
-                fn $ternary(accept: bool);
+                fn $pack(packing: i32, threads: i32);
+                fn $multiply_adds(rounds: i64) -> i64;
             }
             static BACKEND: BitnetBackend = BitnetBackend {
                 id: concat!("bitnet-", $id),
                 tier: cpu::tier($id),
                 // SAFETY: build.rs compiled the functions for this tier, and `load` and `measure` call them only where
                 // `require` found that the CPU has all of it.
-                registration: unsafe { CpuRegistration::new($function, Some($ternary)) }.with_ternary_kernels(),
+                registration: unsafe {
+                    CpuRegistration::new($function, Some(TernaryKernels { pack: $pack, multiply_adds: $multiply_adds }))
+                },
             };
             $crate::register_backend!(&BACKEND);
         };

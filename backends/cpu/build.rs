@@ -139,8 +139,9 @@ fn build_floor_alone(source: &Source, floor: &'static Tier) -> &'static Tier {
     assert!(!strict(), "{message}; GGUF_LOADER_STRICT_BUILD=1 makes this an error");
     println!("cargo:warning={message}");
     let suffix = symbol_suffix(floor);
-    let entries = ["ggml_backend_cpu_reg", bitnet::ENTRY].map(|entry| format!("-D{entry}={entry}__{suffix}"));
-    let objects = compile(source, floor, &entries.each_ref().map(String::as_str));
+    let entries = ["ggml_backend_cpu_reg"].into_iter().chain(bitnet::ENTRIES);
+    let renamed: Vec<String> = entries.map(|entry| format!("-D{entry}={entry}__{suffix}")).collect();
+    let objects = compile(source, floor, &renamed.iter().map(String::as_str).collect::<Vec<_>>());
     archive(floor, &objects);
     floor
 }
@@ -276,7 +277,11 @@ fn write_registrations(built: &[&Tier]) {
     let mut text = String::from("// One line for each tier that build.rs built.\n");
     for tier in built {
         let suffix = symbol_suffix(tier);
-        let ternary = if bitnet::is_on() { format!(", {}__{suffix}", bitnet::ENTRY) } else { String::new() };
+        let ternary = if bitnet::is_on() {
+            bitnet::ENTRIES.map(|entry| format!(", {entry}__{suffix}")).concat()
+        } else {
+            String::new()
+        };
         text += &format!("register_tier!(\"{}\", ggml_backend_cpu_reg__{suffix}{ternary});\n", tier.id);
         println!("cargo:rustc-link-search=native={}", tier_dir(tier).display());
         println!("cargo:rustc-link-lib=static={}", library(tier));

@@ -10,7 +10,7 @@ use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc, time::Duration};
 use tiers::TIERS;
 pub(super) use tiers::Tier;
 
-use super::ggml::{self, CpuRegistration, LlamaModel, LlamaProduct};
+use super::ggml::{self, CpuRegistration, LlamaModel, LlamaProduct, TernaryKernels};
 use crate::{
     backend::{
         Backend, BackendModel, Device, DeviceKind, Ineligible, LoadError, LoadRequest, Matrix, ModelProfile, Product,
@@ -155,15 +155,16 @@ const fn same(left: &[u8], right: &[u8]) -> bool {
     index == left.len() && index == right.len()
 }
 
-/// Registers the backend of one tier that build.rs built: its name and its renamed `ggml_backend_cpu_reg`, and the switch of
+/// Registers the backend of one tier that build.rs built: its name and its renamed `ggml_backend_cpu_reg`, and the functions of
 /// the ternary kernels if they were compiled with it.
 macro_rules! register_tier {
     ($id:literal, $function:ident) => {
         register_tier!($id, $function, None, {});
     };
-    ($id:literal, $function:ident, $ternary:ident) => {
-        register_tier!($id, $function, Some($ternary), {
-            fn $ternary(accept: bool);
+    ($id:literal, $function:ident, $pack:ident, $multiply_adds:ident) => {
+        register_tier!($id, $function, Some(TernaryKernels { pack: $pack, multiply_adds: $multiply_adds }), {
+            fn $pack(packing: i32, threads: i32);
+            fn $multiply_adds(rounds: i64) -> i64;
         });
     };
     ($id:literal, $function:ident, $ternary:expr, { $($declaration:item)* }) => {

@@ -22,7 +22,9 @@ mod vocabulary;
 pub(crate) use measure::TERNARY;
 pub(crate) use measure::{QUANTIZED, measure};
 pub(crate) use model::{LlamaModel, load_vocabulary};
-pub(crate) use process::CpuRegistration;
+#[cfg(feature = "bitnet")]
+pub(crate) use process::TernaryPacking;
+pub(crate) use process::{CpuRegistration, TernaryKernels};
 pub(crate) use product::LlamaProduct;
 
 /// How errors name this engine.

@@ -19,36 +19,68 @@ use super::log;
 pub(crate) struct CpuRegistration {
     /// `ggml_backend_cpu_reg`.
     register: unsafe extern "C" fn() -> sys::ggml_backend_reg_t,
-    /// `gguf_loader_ternary`: whether models that are loaded next keep their ternary weights in the kernels' own layout.
-    ternary: Option<unsafe extern "C" fn(bool)>,
-    /// What to tell it.
-    accept: bool,
+    ternary: Option<TernaryKernels>,
+    /// How models that are loaded next keep their ternary weights.
+    packing: TernaryPacking,
+    /// The threads that repack them.
+    threads: i32,
+}
+
+/// The tier's ternary kernels: functions of `backends/bitnet/kernels/buffer.cpp`.
+#[derive(Clone, Copy)]
+pub(crate) struct TernaryKernels {
+    /// `gguf_loader_ternary`.
+    pub(crate) pack: unsafe extern "C" fn(i32, i32),
+    /// `gguf_loader_multiply_adds`.
+    pub(crate) multiply_adds: unsafe extern "C" fn(i64) -> i64,
+}
+
+/// How a tier keeps ternary weights: `gl_ternary_packing` of `backends/bitnet/kernels/operation.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TernaryPacking {
+    /// As ggml would.
+    Off = 0,
+    /// Two bits each.
+    #[cfg(feature = "bitnet")]
+    TwoBits = 1,
+    /// Five in a byte, where the tier has that form and the weights allow it; else two bits each.
+    #[cfg(feature = "bitnet")]
+    Dense = 2,
 }
 
 impl CpuRegistration {
     /// # Safety
     ///
-    /// The functions are the tier's renamed `ggml_backend_cpu_reg` and `gguf_loader_ternary`, and whoever passes the value to
-    /// [`with_cpu`] has made sure that the CPU can execute the tier.
+    /// The functions are the tier's renamed ones, and whoever passes the value to [`with_cpu`] or calls
+    /// [`multiply_adds`](Self::multiply_adds) has made sure that the CPU can execute the tier.
     pub(crate) const unsafe fn new(
         register: unsafe extern "C" fn() -> sys::ggml_backend_reg_t,
-        ternary: Option<unsafe extern "C" fn(bool)>,
+        ternary: Option<TernaryKernels>,
     ) -> Self {
-        Self { register, ternary, accept: false }
+        Self { register, ternary, packing: TernaryPacking::Off, threads: 1 }
     }
 
     /// The same tier, with the ternary kernels in the place of ggml's.
     #[cfg(feature = "bitnet")]
-    pub(crate) const fn with_ternary_kernels(mut self) -> Self {
-        self.accept = true;
+    pub(crate) const fn with_ternary_kernels(mut self, packing: TernaryPacking, threads: u32) -> Self {
+        self.packing = packing;
+        self.threads = threads.cast_signed();
         self
+    }
+
+    /// Does multiply-adds on registers alone with the instructions of the ternary kernels, and says how many.
+    pub(crate) fn multiply_adds(self, rounds: u32) -> Option<u64> {
+        let kernels = self.ternary.filter(|_| self.packing != TernaryPacking::Off)?;
+        // SAFETY: the caller of `new` made sure that the CPU can execute the tier.
+        let done = unsafe { (kernels.multiply_adds)(i64::from(rounds)) };
+        u64::try_from(done).ok().filter(|&done| done > 0)
     }
 
     /// Prepares the tier and hands out its registration.
     fn registration(self) -> Registered {
-        if let Some(ternary) = self.ternary {
+        if let Some(kernels) = self.ternary {
             // SAFETY: the caller of `new` made sure that the CPU can execute the tier.
-            unsafe { ternary(self.accept) };
+            unsafe { (kernels.pack)(self.packing as i32, self.threads) };
         }
         // SAFETY: as above.
         Registered(unsafe { (self.register)() })

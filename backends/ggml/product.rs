@@ -17,6 +17,7 @@ use crate::{
 /// Owner of a `gl_product`.
 pub(crate) struct LlamaProduct {
     raw: NonNull<ffi::Product>,
+    registration: CpuRegistration,
     rows: usize,
     columns: usize,
     /// Its threads: dropped after `raw`.
@@ -64,7 +65,7 @@ impl LlamaProduct {
                 )
             };
             let raw = NonNull::new(raw).ok_or_else(|| ProductError::Failed(model::message(String::new())))?;
-            Ok(Self { raw, rows: matrix.rows, columns: matrix.columns, _pool: pool })
+            Ok(Self { raw, registration, rows: matrix.rows, columns: matrix.columns, _pool: pool })
         });
         made.unwrap_or_else(|Reentered| Err(ProductError::Failed(Reentered.to_string())))
     }
@@ -85,6 +86,10 @@ impl Product for LlamaProduct {
             ffi::gl_product_multiply(self.raw.as_ptr(), first.as_ptr(), stride, count, products.as_mut_ptr())
         };
         if done { Ok(()) } else { Err(ProductError::Failed(model::message(String::new()))) }
+    }
+
+    fn multiply_adds(&self, rounds: u32) -> Option<u64> {
+        self.registration.multiply_adds(rounds)
     }
 }
 

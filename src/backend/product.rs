@@ -35,6 +35,15 @@ pub trait Product: Send {
     ///
     /// [`ProductError`].
     fn multiply(&mut self, inputs: Inputs<'_>, products: &mut [f32]) -> Result<(), ProductError>;
+
+    /// Does multiply-adds on one thread with the instructions of the product's kernel but without its memory, `rounds` times
+    /// some hundreds, and says how many: the limit of any product.
+    ///
+    /// `None` means that the backend has no such loop.
+    fn multiply_adds(&self, rounds: u32) -> Option<u64> {
+        let _ = rounds;
+        None
+    }
 }
 
 /// Rows of floats in a larger array.

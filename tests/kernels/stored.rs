@@ -27,22 +27,29 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// Random codes; random powers of two for scales, one for all unless `scale_of_block`.
+    /// Random codes, of the fourth one only if `four_codes` and the type can store it; random powers of two for scales, one
+    /// for all unless `scale_of_block`. Kernels keep three codes and one scale in a form of its own, as BitNet has them.
     pub(crate) fn random(
         tensor_type: TensorType,
         rows: usize,
         columns: usize,
+        four_codes: bool,
         scale_of_block: bool,
         random: &mut Random,
     ) -> Self {
-        // Only the types with two bits a weight can store a fourth code.
-        let codes = if tensor_type == TensorType::TQ1_0 { 3 } else { 4 };
+        let codes = if four_codes && tensor_type != TensorType::TQ1_0 { 4 } else { 3 };
         let one = random.below(3);
         let mut scale = || [0.5, 1.0, 2.0][if scale_of_block { random.below(3) } else { one } as usize];
         let blocks = rows * columns / tensor_type.block_elements() as usize;
         let scales = (0..blocks).map(|_| scale()).collect();
         let codes = (0..rows * columns).map(|_| random.below(codes) as u8).collect();
         Self { tensor_type, rows, columns, codes, scales }
+    }
+
+    /// With another code as the last weight.
+    pub(crate) fn ending_with(mut self, code: u8) -> Self {
+        *self.codes.last_mut().expect("a weight") = code;
+        self
     }
 
     /// The same code everywhere, with scale 1.

@@ -16,9 +16,19 @@
 #include "product.h"
 #include "six_bit.h"
 #include "unpack.h"
+#if defined(GL_DENSE)
+#include "dense.h"
+#endif
 
 #include <atomic>
+#include <system_error>
+#include <thread>
 #include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 namespace ternary {
 namespace {
@@ -29,8 +39,10 @@ constexpr size_t aligned(size_t size) {
     return (size + ALIGNMENT - 1) & ~(ALIGNMENT - 1);
 }
 
-// Whether a model that is being loaded may put weights here. Models that did keep working when it changes.
-std::atomic<bool> accepts_weights{false};
+// How a model that is being loaded may put weights here. Models that did keep working when it changes.
+std::atomic<int> packing{GL_TERNARY_OFF};
+// The threads that repack them.
+std::atomic<int> packing_threads{1};
 
 ggml_backend_buffer_type_t buffer_type();
 
@@ -44,13 +56,14 @@ bool is_six_bit(const ggml_tensor * weights) {
 
 bool can_pack(const ggml_tensor * weights) {
     const int64_t block = is_six_bit(weights) ? SIX_BIT_BLOCK : block_of(weights->type);
-    return block > 0 && weights->ne[2] == 1 && weights->ne[3] == 1 && weights->ne[0] % block == 0 && weights->ne[0] <= MOST_COLUMNS &&
-           !weights->view_src;
+    return block > 0 && weights->ne[2] == 1 && weights->ne[3] == 1 && weights->ne[0] % block == 0 &&
+           weights->ne[0] <= MOST_COLUMNS && !weights->view_src;
 }
 
 // What stands at the beginning of a tensor's memory; its scales and codes follow.
 struct Header {
     bool scale_of_row;
+    bool dense;
 };
 
 size_t scales_size(const ggml_tensor * weights) {
@@ -68,8 +81,10 @@ size_t tensor_size(const ggml_tensor * weights) {
 Matrix matrix_of(const ggml_tensor * weights) {
     const uint8_t * data = static_cast<const uint8_t *>(weights->data);
     const float * scales = reinterpret_cast<const float *>(data + ALIGNMENT);
-    const bool of_row = reinterpret_cast<const Header *>(data)->scale_of_row;
+    const Header * header = reinterpret_cast<const Header *>(data);
+    const bool of_row = header->scale_of_row;
     return {data + ALIGNMENT + scales_size(weights),
+            header->dense,
             of_row ? scales : nullptr,
             of_row ? nullptr : scales,
             weights->ne[1],
@@ -77,53 +92,99 @@ Matrix matrix_of(const ggml_tensor * weights) {
             block_of(weights->type)};
 }
 
+// Calls `work(first, last)` for shares of 0 to `count`, each in a thread of its own. `work` must not throw.
+template <typename Work> void share(int64_t count, Work work) {
+    const int64_t shares = std::max<int64_t>(1, std::min<int64_t>(packing_threads, count));
+    std::vector<std::thread> threads;
+    threads.reserve(static_cast<size_t>(shares));
+    for (int64_t i = 1; i < shares; ++i) {
+        const int64_t first = count * i / shares, last = count * (i + 1) / shares;
+        try {
+            threads.emplace_back(work, first, last);
+        } catch (const std::system_error &) {
+            work(first, last);
+        }
+    }
+    work(0, count / shares);
+    for (std::thread & thread : threads) {
+        thread.join();
+    }
+}
+
 void pack_six_bit(ggml_tensor * weights, const void * stored) {
     const int64_t columns = weights->ne[0], rows = weights->ne[1], blocks = columns / SIX_BIT_BLOCK;
     uint8_t * packed = static_cast<uint8_t *>(weights->data);
-    for (int64_t row = 0; row < rows; ++row) {
-        pack_six_bit_row(static_cast<const block_q6_K *>(stored) + row * blocks, row, columns, packed);
-    }
     const std::vector<block_q6_K> zeros(static_cast<size_t>(blocks));
-    for (int64_t row = rows; row < panels(rows) * ROWS; ++row) {
-        pack_six_bit_row(zeros.data(), row, columns, packed);
-    }
+    share(panels(rows), [&](int64_t first, int64_t last) {
+        for (int64_t row = first * ROWS; row < last * ROWS; ++row) {
+            const block_q6_K * of_row = row < rows ? static_cast<const block_q6_K *>(stored) + row * blocks : zeros.data();
+            pack_six_bit_row(of_row, row, columns, packed);
+        }
+    });
+}
+
+// Packs the codes of all rows, and gathers the scales. Whether that went well: the dense form has no room for code 3, nor for
+// scales of blocks that differ.
+bool pack_rows(const ggml_tensor * weights, const void * stored, bool dense, uint8_t * packed, float * scales,
+               bool & uniform) {
+    const int64_t columns = weights->ne[0], rows = weights->ne[1];
+    const int64_t blocks = columns / block_of(weights->type);
+    const size_t stride = ggml_row_size(weights->type, columns);
+    // Room for one row a thread; a thread has at least one panel.
+    std::vector<uint8_t> codes(static_cast<size_t>(panels(rows) * columns));
+    std::atomic<bool> fits{true}, same{true};
+    share(panels(rows), [&](int64_t first, int64_t last) {
+        uint8_t * of_thread = codes.data() + first * columns;
+        for (int64_t row = first * ROWS; row < last * ROWS && fits; ++row) {
+            if (row < rows) {
+                float * of_row = scales + row * blocks;
+                unpack_row(weights->type, static_cast<const uint8_t *>(stored) + static_cast<size_t>(row) * stride, columns,
+                           of_thread, of_row);
+                if (!std::all_of(of_row, of_row + blocks, [&](float scale) { return scale == of_row[0]; })) {
+                    same = false;
+                }
+            } else {
+                std::fill_n(of_thread, columns, uint8_t{1});
+            }
+#if defined(GL_DENSE)
+            if (dense) {
+                if (!same || *std::max_element(of_thread, of_thread + columns) > 2) {
+                    fits = false;
+                } else {
+                    pack_dense_row(of_thread, row, columns, packed);
+                }
+                continue;
+            }
+#endif
+            pack_row(of_thread, row, columns, packed);
+        }
+    });
+    uniform = same;
+    // A row of another thread may have been packed before this was known.
+    return fits && (!dense || same);
 }
 
 // Repacks a whole tensor. Blocks that all have one scale, as BitNet's do, need no scale of their own.
 void pack(ggml_tensor * weights, const void * stored) {
-    const int64_t columns = weights->ne[0], rows = weights->ne[1];
-    const int64_t block = block_of(weights->type), blocks = columns / block;
+    const int64_t rows = weights->ne[1], blocks = weights->ne[0] / block_of(weights->type);
     uint8_t * data = static_cast<uint8_t *>(weights->data);
     uint8_t * packed = data + ALIGNMENT + scales_size(weights);
-    std::vector<uint8_t> codes(static_cast<size_t>(columns));
     std::vector<float> scales(static_cast<size_t>(rows * blocks));
-    std::vector<float> row_scales(static_cast<size_t>(panels(rows) * ROWS), 0.0f);
-    bool uniform = true;
-    const size_t stride = ggml_row_size(weights->type, columns);
-    for (int64_t row = 0; row < rows; ++row) {
-        float * of_row = scales.data() + row * blocks;
-        unpack_row(weights->type, static_cast<const uint8_t *>(stored) + static_cast<size_t>(row) * stride, columns,
-                   codes.data(), of_row);
-        pack_row(codes.data(), row, columns, packed);
-        for (int64_t b = 0; b < blocks; ++b) {
-            uniform = uniform && of_row[b] == of_row[0];
-        }
-        row_scales[static_cast<size_t>(row)] = of_row[0];
+    Header & header = *reinterpret_cast<Header *>(data);
+    header.dense = HAS_DENSE && packing == GL_TERNARY_DENSE;
+    if (!pack_rows(weights, stored, header.dense, packed, scales.data(), header.scale_of_row)) {
+        header.dense = false;
+        pack_rows(weights, stored, false, packed, scales.data(), header.scale_of_row);
     }
-    std::fill(codes.begin(), codes.end(), uint8_t{1});
-    for (int64_t row = rows; row < panels(rows) * ROWS; ++row) {
-        pack_row(codes.data(), row, columns, packed);
-    }
-    reinterpret_cast<Header *>(data)->scale_of_row = uniform;
     float * to = reinterpret_cast<float *>(data + ALIGNMENT);
-    if (uniform) {
-        std::copy(row_scales.begin(), row_scales.end(), to);
-        return;
-    }
     for (int64_t row = 0; row < panels(rows) * ROWS; ++row) {
+        const float * of_row = row < rows ? scales.data() + row * blocks : nullptr;
+        if (header.scale_of_row) {
+            to[row] = of_row ? of_row[0] : 0.0f;
+            continue;
+        }
         for (int64_t b = 0; b < blocks; ++b) {
-            to[(row / ROWS * blocks + b) * ROWS + row % ROWS] =
-                row < rows ? scales[static_cast<size_t>(row * blocks + b)] : 0.0f;
+            to[(row / ROWS * blocks + b) * ROWS + row % ROWS] = of_row ? of_row[b] : 0.0f;
         }
     }
 }
@@ -210,6 +271,8 @@ struct Node {
 // The work memory of one node.
 struct Workspace {
     size_t bytes, scales, sums, block_sums, total;
+    // A panel of weights of the dense form, unpacked; a thread has two.
+    size_t panel;
 
     Workspace(int64_t tokens, int64_t columns, int64_t block) {
         const size_t n = static_cast<size_t>(tokens);
@@ -218,6 +281,7 @@ struct Workspace {
         sums = scales + aligned(n * sizeof(float));
         block_sums = sums + aligned(n * sizeof(int32_t));
         total = block_sums + (block ? aligned(n * static_cast<size_t>(columns / block) * sizeof(int32_t)) : 0);
+        panel = HAS_DENSE && tokens > 1 ? aligned(packed_size(ROWS, columns)) : 0;
     }
 };
 
@@ -279,20 +343,50 @@ void store_gated(const Node & node, int64_t panel, int64_t token, int tokens, co
     }
 }
 
-// One thread's share of the products. The unit of work is a panel of rows times as many tokens as stay in the cache.
-void multiply(const Node & node, const Activations & activations, int thread, int threads) {
-    const int64_t tile = activations.tile;
-    const int64_t fitting = static_cast<int64_t>(Lanes::CACHE) / activations.columns / tile * tile;
-    const int64_t chunk = std::max(fitting, tile);
-    const int64_t chunks = (activations.tokens + chunk - 1) / chunk;
-    const int listed = node.gate ? 1 : node.count;
-    int64_t panels_of_all = 0;
-    for (int i = 0; i < listed; ++i) {
-        panels_of_all += panels(node.matrices[i].rows);
+// The codes of a panel, in the form that `multiply` needs for this number of tokens.
+const uint8_t * codes_of(const Matrix & matrix, int64_t panel, int64_t tokens, uint8_t * memory) {
+#if defined(GL_DENSE)
+    if (matrix.dense) {
+        const uint8_t * packed = matrix.codes + panel * ROWS * 4 * dense_steps(matrix.columns);
+        if (tokens == 1) {
+            return packed;
+        }
+        unpack_dense_panel(packed, matrix.columns, memory);
+        return memory;
     }
-    const int64_t units = chunks * panels_of_all;
-    alignas(ALIGNMENT) float products[2][Lanes::TILE * ROWS];
-    for (int64_t unit = units * thread / threads; unit < units * (thread + 1) / threads; ++unit) {
+#endif
+    (void) tokens, (void) memory;
+    return matrix.codes + panel * ROWS * matrix.columns / 4;
+}
+
+MultiplyTile kernel_for(const Matrix & matrix, const Activations & activations, int tokens) {
+#if defined(GL_DENSE)
+    if (matrix.dense && activations.tokens == 1) {
+        return multiply_dense;
+    }
+#endif
+    (void) matrix, (void) activations;
+    return multiply_tile_of(tokens);
+}
+
+// The products, cut into units: a panel of rows times as many tokens as stay in the cache.
+struct Units {
+    const Node & node;
+    const Activations & activations;
+    int64_t chunk, panels_of_all, count;
+
+    Units(const Node & node, const Activations & activations) : node(node), activations(activations), panels_of_all(0) {
+        const int64_t tile = activations.tile;
+        const int64_t fitting = static_cast<int64_t>(Lanes::CACHE) / activations.columns / tile * tile;
+        chunk = std::max(fitting, tile);
+        for (int i = 0; i < (node.gate ? 1 : node.count); ++i) {
+            panels_of_all += panels(node.matrices[i].rows);
+        }
+        count = (activations.tokens + chunk - 1) / chunk * panels_of_all;
+    }
+
+    // `memory` has room for two panels.
+    void multiply(int64_t unit, uint8_t * memory, size_t panel_size) const {
         const int64_t first = unit / panels_of_all * chunk;
         const int64_t last = std::min(first + chunk, activations.tokens);
         int64_t panel = unit % panels_of_all;
@@ -300,19 +394,22 @@ void multiply(const Node & node, const Activations & activations, int thread, in
         while (panel >= panels(node.matrices[which].rows)) {
             panel -= panels(node.matrices[which++].rows);
         }
-        for (int64_t token = first; token < last; token += tile) {
-            const int tokens = static_cast<int>(std::min(tile, last - token));
-            const MultiplyTile multiply_tile = multiply_tile_of(tokens);
-            multiply_tile(node.matrices[which], panel, activations, token, products[0]);
+        alignas(ALIGNMENT) float products[2][Lanes::TILE * ROWS];
+        const Matrix &matrix = node.matrices[which], &gated = node.matrices[1];
+        const uint8_t * codes = codes_of(matrix, panel, activations.tokens, memory);
+        const uint8_t * gated_codes = node.gate ? codes_of(gated, panel, activations.tokens, memory + panel_size) : nullptr;
+        for (int64_t token = first; token < last; token += activations.tile) {
+            const int tokens = static_cast<int>(std::min<int64_t>(activations.tile, last - token));
+            kernel_for(matrix, activations, tokens)(matrix, panel, codes, activations, token, products[0]);
             if (node.gate) {
-                multiply_tile(node.matrices[1], panel, activations, token, products[1]);
+                kernel_for(gated, activations, tokens)(gated, panel, gated_codes, activations, token, products[1]);
                 store_gated(node, panel, token, tokens, products[0], products[1]);
             } else {
                 store_tile(node, which, panel, token, tokens, products[0]);
             }
         }
     }
-}
+};
 
 struct Traits : ggml::cpu::tensor_traits {
     bool work_size(int threads, const ggml_tensor * node, size_t & size) override {
@@ -320,23 +417,39 @@ struct Traits : ggml::cpu::tensor_traits {
         const int64_t tokens = ggml_nrows(input);
         // Whether the weights have a scale for each block is not known before they are loaded.
         const Workspace one(tokens, input->ne[0], block_of(node->src[0]->type));
-        size = (tokens == 1 ? one.total * static_cast<size_t>(threads) : one.total) + ALIGNMENT;
+        const size_t n = static_cast<size_t>(threads);
+        size = (tokens == 1 ? one.total * n : one.total + 2 * one.panel * n) + ALIGNMENT;
         return true;
     }
 
     bool compute_forward(ggml_compute_params * params, ggml_tensor * result) override {
         const Node node(result);
         uint8_t * memory = reinterpret_cast<uint8_t *>(aligned(reinterpret_cast<size_t>(params->wdata)));
+        const Workspace at(node.tokens(), node.columns(), block_of(result->src[0]->type));
+        const int64_t thread = params->ith, threads = params->nth;
         if (node.tokens() == 1) {
             // Quantising one token takes less time than waiting for another thread to do it.
-            const Workspace one(1, node.columns(), block_of(result->src[0]->type));
-            const Activations activations = quantize_tokens(node, memory + params->ith * one.total, 0, 1);
-            multiply(node, activations, params->ith, params->nth);
+            const Activations activations = quantize_tokens(node, memory + thread * at.total, 0, 1);
+            const Units units(node, activations);
+            for (int64_t unit = units.count * thread / threads; unit < units.count * (thread + 1) / threads; ++unit) {
+                units.multiply(unit, nullptr, 0);
+            }
             return true;
         }
-        const Activations activations = quantize_tokens(node, memory, params->ith, params->nth);
+        const Activations activations = quantize_tokens(node, memory, thread, threads);
+        if (thread == 0) {
+            ggml_threadpool_chunk_set(params->threadpool, params->nth);
+        }
         ggml_barrier(params->threadpool);
-        multiply(node, activations, params->ith, params->nth);
+        // A thread takes the next few units when it is done with some: one that the system interrupts holds up none.
+        const Units units(node, activations);
+        const int64_t few = std::max<int64_t>(1, units.count / (threads * 16));
+        uint8_t * panels = memory + at.total + 2 * at.panel * static_cast<size_t>(thread);
+        for (int64_t next = thread; next * few < units.count; next = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+            for (int64_t unit = next * few; unit < std::min((next + 1) * few, units.count); ++unit) {
+                units.multiply(unit, panels, at.panel);
+            }
+        }
         return true;
     }
 };
@@ -410,7 +523,7 @@ struct ExtraBufferType : ggml::cpu::extra_buffer_type {
             return false;
         }
         // A model's loader asks with an empty buffer, and takes plain memory when the answer is no.
-        if (node->src[0]->buffer->size == 0 && !accepts_weights) {
+        if (node->src[0]->buffer->size == 0 && packing == GL_TERNARY_OFF) {
             return false;
         }
         const ggml_tensor * input = node->src[1];
@@ -446,9 +559,25 @@ void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, 
     is_six_bit(tensor) ? pack_six_bit(tensor, data) : pack(tensor, data);
 }
 
+// A token reads all weights in order: with pages of 2 MiB the processor looks up far fewer addresses, and fetches ahead
+// beyond 4 KiB. A system that has none refuses, and nothing is lost.
+void ask_for_huge_pages(void * memory, size_t size) {
+#if defined(MADV_HUGEPAGE)
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t begin = (reinterpret_cast<size_t>(memory) + page - 1) / page * page;
+    const size_t end = (reinterpret_cast<size_t>(memory) + size) / page * page;
+    if (begin < end) {
+        madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
+    }
+#else
+    (void) memory, (void) size;
+#endif
+}
+
 ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size) {
     ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
     if (buffer) {
+        ask_for_huge_pages(ggml_backend_buffer_get_base(buffer), size);
         buffer->buft = type;
         buffer->iface.init_tensor = nullptr;
         buffer->iface.set_tensor = set_tensor;
@@ -477,14 +606,54 @@ ggml_backend_buffer_type_t buffer_type() {
 } // namespace
 } // namespace ternary
 
-// Whether models that are loaded from now on keep their ternary weights in this tier's buffer. To be called before the tier
-// is registered for the first time: ggml copies the list of extra buffer types once.
-extern "C" void gguf_loader_ternary(bool accept) {
+// How models that are loaded from now on keep their ternary weights in this tier's buffer, a gl_ternary_packing, and the
+// threads that repack them. To be called before the tier is registered for the first time: ggml copies the list of extra
+// buffer types once.
+extern "C" void gguf_loader_ternary(int packing, int threads) {
     static const bool listed = [] {
         auto & types = ggml_backend_cpu_get_extra_buffer_types();
         types.insert(types.begin(), ternary::buffer_type());
         return true;
     }();
     (void) listed;
-    ternary::accepts_weights = accept;
+    ternary::packing = packing;
+    ternary::packing_threads = threads;
+}
+
+// Does multiply-adds with registers alone, as many sums at once as a tile of a product has, and returns how many it did: no
+// product can be faster. 0: nobody knows how to keep this compiler from doing less.
+extern "C" int64_t gguf_loader_multiply_adds(int64_t rounds) {
+#if defined(GL_OPAQUE)
+    using namespace ternary;
+    constexpr int SUMS = Lanes::GROUPS * Lanes::TILE;
+    // A Partial takes no more without widening.
+    constexpr int64_t RUN = Lanes::limit(LARGEST_CODE) < 256 ? Lanes::limit(LARGEST_CODE) : 256;
+    Lanes::Ints total = Lanes::ints(0);
+    for (int64_t round = 0; round < rounds; ++round) {
+        Lanes::Partial sums[SUMS];
+        GL_UNROLL
+        for (int i = 0; i < SUMS; ++i) {
+            sums[i] = Lanes::zero();
+        }
+        Lanes::Bytes weights = Lanes::broadcast(uint8_t{1});
+        const Lanes::Bytes activations = Lanes::broadcast(uint8_t{2});
+        for (int64_t run = 0; run < RUN; ++run) {
+            GL_UNROLL
+            for (int i = 0; i < SUMS; ++i) {
+                GL_OPAQUE(weights);
+                sums[i] = Lanes::multiply_add(sums[i], weights, activations);
+            }
+        }
+        GL_UNROLL
+        for (int i = 0; i < SUMS; ++i) {
+            total = Lanes::add(total, Lanes::sum(sums[i]));
+        }
+    }
+    volatile int32_t used = Lanes::total(total);
+    (void) used;
+    return rounds * RUN * SUMS * Lanes::COUNT * 4;
+#else
+    (void) rounds;
+    return 0;
+#endif
 }

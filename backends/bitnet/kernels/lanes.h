@@ -9,7 +9,8 @@
 //   Bytes            4 * COUNT bytes: unsigned weights (of 7 bits unless WIDE), or activations
 //   Partial          running sums of products, in whatever form the instructions give
 //   Ints, Floats     COUNT sums
-// and the functions on them that `product.h` and `output.h` are written with. Activations are within -127..127.
+//   Digits           with GL_DENSE: the table look-ups of dense.h
+// and the functions on them that `product.h`, `six_bit.h` and `dense.h` are written with. Activations are within -127..127.
 #pragma once
 
 #include <cstddef>
@@ -33,6 +34,13 @@
 #define GL_IN_ORDER(sum)
 #endif
 
+// Keeps a compiler from knowing what a vector holds.
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#define GL_OPAQUE(vector) __asm__("" : "+v"(vector))
+#elif defined(__GNUC__) && defined(__aarch64__)
+#define GL_OPAQUE(vector) __asm__("" : "+w"(vector))
+#endif
+
 #if defined(__GNUC__)
 #define GL_INLINE inline __attribute__((always_inline))
 #define GL_INLINE_LAMBDA __attribute__((always_inline))
@@ -41,7 +49,18 @@
 #define GL_INLINE_LAMBDA
 #endif
 
+// Whether there is a form of 1.6 bits a weight (dense.h): it takes tables of bytes in registers.
+#if defined(__AVX512VBMI__) && defined(__AVX512VNNI__)
+#define GL_DENSE
+#endif
+
 namespace ternary {
+
+#if defined(GL_DENSE)
+constexpr bool HAS_DENSE = true;
+#else
+constexpr bool HAS_DENSE = false;
+#endif
 
 inline int32_t load_dword(const int8_t * bytes) {
     int32_t value;

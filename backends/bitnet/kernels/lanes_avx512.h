@@ -16,6 +16,7 @@ struct Lanes {
     using Floats = __m512;
 
     static GL_INLINE Bytes load(const uint8_t * bytes) { return _mm512_loadu_si512(bytes); }
+    static GL_INLINE void store(uint8_t * bytes, Bytes stored) { _mm512_storeu_si512(bytes, stored); }
     static GL_INLINE Bytes broadcast(const int8_t * bytes) { return _mm512_set1_epi32(load_dword(bytes)); }
     static GL_INLINE Bytes broadcast(uint8_t byte) { return _mm512_set1_epi8(static_cast<char>(byte)); }
     static GL_INLINE Bytes masked(Bytes bytes, Bytes mask) { return _mm512_and_si512(bytes, mask); }
@@ -42,6 +43,26 @@ struct Lanes {
         return sum;
     }
     static GL_INLINE Ints sum(Partial partial) { return _mm512_madd_epi16(partial, _mm512_set1_epi16(1)); }
+#endif
+
+#if defined(GL_DENSE)
+    // Tables of 256 and 64 bytes, in registers.
+    class Digits {
+      public:
+        GL_INLINE Digits(const uint8_t * four, const uint8_t * fifth)
+            : fifth_(load(fifth)), four_{load(four), load(four + 64), load(four + 128), load(four + 192)} {}
+
+        GL_INLINE Bytes four(Bytes bytes) const {
+            const Bytes low = _mm512_permutex2var_epi8(four_[0], bytes, four_[1]);
+            const Bytes high = _mm512_permutex2var_epi8(four_[2], bytes, four_[3]);
+            return _mm512_mask_blend_epi8(_mm512_movepi8_mask(bytes), low, high);
+        }
+        // Only the low six bits matter.
+        GL_INLINE Bytes fifth(Bytes bytes) const { return _mm512_permutexvar_epi8(bytes, fifth_); }
+
+      private:
+        Bytes fifth_, four_[4];
+    };
 #endif
 
     static GL_INLINE Ints ints(int32_t value) { return _mm512_set1_epi32(value); }

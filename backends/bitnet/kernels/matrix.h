@@ -21,6 +21,8 @@ constexpr int64_t MOST_COLUMNS = INT32_MAX / (LARGEST_CODE * 127);
 
 struct Matrix {
     const uint8_t * codes;
+    // Whether the codes are those of dense.h. Then there is one scale a row.
+    bool dense;
     // One scale a row, padded to whole panels; or none, and then
     const float * row_scales;
     // one for each `block` columns: [panel][block][ROWS].
@@ -39,15 +41,20 @@ inline size_t packed_size(int64_t rows, int64_t columns) {
     return static_cast<size_t>(panels(rows)) * ROWS * static_cast<size_t>(columns) / 4;
 }
 
+// Packs the codes of one row in one step: four bytes of a vector.
+inline void pack_step(const uint8_t * codes, uint8_t * to) {
+    for (int c = 0; c < 4; ++c) {
+        to[c] = static_cast<uint8_t>(codes[c] | codes[4 + c] << 2 | codes[8 + c] << 4 | codes[12 + c] << 6);
+    }
+}
+
 // Puts one row, a byte for each code, into its place.
 inline void pack_row(const uint8_t * codes, int64_t row, int64_t columns, uint8_t * packed) {
     const int64_t within = row % ROWS;
     uint8_t * to = packed + (row / ROWS * ROWS * columns / 4) + within / Lanes::COUNT * Lanes::COUNT * 4 +
                    within % Lanes::COUNT * 4;
     for (int64_t column = 0; column < columns; column += STEP, codes += STEP, to += ROWS * 4) {
-        for (int c = 0; c < 4; ++c) {
-            to[c] = static_cast<uint8_t>(codes[c] | codes[4 + c] << 2 | codes[8 + c] << 4 | codes[12 + c] << 6);
-        }
+        pack_step(codes, to);
     }
 }
 

@@ -18,6 +18,13 @@
 // What ggml_backend_buft_name() says of the buffer type.
 #define GL_TERNARY_BUFFER "CPU_TERNARY"
 
+// How weights are kept.
+enum gl_ternary_packing {
+    GL_TERNARY_OFF,      // as ggml would
+    GL_TERNARY_TWO_BITS, // matrix.h
+    GL_TERNARY_DENSE,    // dense.h, where the tier has that and the weights allow it; else as above
+};
+
 struct gl_ternary_operation {
     int32_t weights;    // how many, 1 to 3
     bool norm;          // whether there is a root mean square norm before

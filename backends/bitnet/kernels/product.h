@@ -3,6 +3,9 @@
 
 #include "activations.h"
 #include "matrix.h"
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+#include "pairs.h"
+#endif
 
 #include <algorithm>
 
@@ -123,6 +126,11 @@ GL_INLINE void sum_products(const uint8_t * codes, const int8_t * activations, i
 template <int T>
 GL_INLINE void sum_products_of_tile(const uint8_t * codes, const int8_t * activations, int tile, int64_t steps,
                                     Lanes::Ints * sums) {
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    if constexpr (T % 2 == 0) {
+        return sum_pairs<T>(codes, activations, tile, steps, sums);
+    }
+#endif
     if (T == 1 && tile == 1) {
         sum_products(codes, activations, steps, sums);
     } else {
@@ -130,25 +138,33 @@ GL_INLINE void sum_products_of_tile(const uint8_t * codes, const int8_t * activa
     }
 }
 
-// Writes ROWS products for each of T tokens, the first of which begins a tile.
+// Turns sums into products, where there is one scale a row.
 template <int T>
-void multiply_tile(const Matrix & matrix, int64_t panel, const Activations & activations, int64_t token, float * products) {
+GL_INLINE void store_scaled(const Matrix & matrix, int64_t panel, const Activations & activations, int64_t token,
+                            const Lanes::Ints * sums, float * products) {
     constexpr int G = Lanes::GROUPS;
-    const uint8_t * codes = matrix.codes + panel * ROWS * matrix.columns / 4;
+    const float * scales = matrix.row_scales + panel * ROWS;
+    for (int t = 0; t < T; ++t) {
+        const Lanes::Ints offset = Lanes::ints(activations.sums[token + t]);
+        const Lanes::Floats scale = Lanes::floats(activations.scales[token + t]);
+        for (int g = 0; g < G; ++g) {
+            const Lanes::Floats exact = Lanes::convert(Lanes::subtract(sums[g * T + t], offset));
+            const Lanes::Floats row = Lanes::load(scales + g * Lanes::COUNT);
+            Lanes::store(products + t * ROWS + g * Lanes::COUNT, Lanes::multiply(exact, Lanes::multiply(scale, row)));
+        }
+    }
+}
+
+// Writes ROWS products for each of T tokens, the first of which begins a tile. `codes` are the panel's, as in matrix.h.
+template <int T>
+void multiply_tile(const Matrix & matrix, int64_t panel, const uint8_t * codes, const Activations & activations, int64_t token,
+                   float * products) {
+    constexpr int G = Lanes::GROUPS;
     const int8_t * bytes = activations.bytes + token * matrix.columns;
     Lanes::Ints sums[G * T];
     if (matrix.row_scales) {
         sum_products_of_tile<T>(codes, bytes, activations.tile, matrix.columns / STEP, sums);
-        const float * scales = matrix.row_scales + panel * ROWS;
-        for (int t = 0; t < T; ++t) {
-            const Lanes::Ints offset = Lanes::ints(activations.sums[token + t]);
-            const Lanes::Floats scale = Lanes::floats(activations.scales[token + t]);
-            for (int g = 0; g < G; ++g) {
-                const Lanes::Floats exact = Lanes::convert(Lanes::subtract(sums[g * T + t], offset));
-                const Lanes::Floats row = Lanes::load(scales + g * Lanes::COUNT);
-                Lanes::store(products + t * ROWS + g * Lanes::COUNT, Lanes::multiply(exact, Lanes::multiply(scale, row)));
-            }
-        }
+        store_scaled<T>(matrix, panel, activations, token, sums, products);
         return;
     }
     const int64_t blocks = matrix.columns / matrix.block;
@@ -179,7 +195,7 @@ void multiply_tile(const Matrix & matrix, int64_t panel, const Activations & act
     }
 }
 
-using MultiplyTile = void (*)(const Matrix &, int64_t, const Activations &, int64_t, float *);
+using MultiplyTile = void (*)(const Matrix &, int64_t, const uint8_t *, const Activations &, int64_t, float *);
 
 // The function for `tokens` of a tile, 1 to TILE.
 template <int T = Lanes::TILE> MultiplyTile multiply_tile_of(int tokens) {

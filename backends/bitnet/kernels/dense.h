@@ -1,0 +1,139 @@
+// Weights of 1.6 bits: five in a byte. A token reads a fifth less memory than with two bits a weight, for more work a byte.
+//
+// A panel is, for each 80 columns, four steps; and for the columns that are left plain steps of matrix.h. As there, byte
+// 4*r + c of a vector belongs to row r of the group of rows. In step s of 80 columns its weights are those of columns
+// 16*s + c, 16*s + 4 + c, 16*s + 8 + c, 16*s + 12 + c and 64 + 4*s + c.
+//
+// The 243 values of five ternary digits are numbered so that two table look-ups take them apart: the low six bits of the
+// number tell the fifth digit, and all eight bits the other four, which come as a byte of matrix.h.
+#pragma once
+
+#include "product.h"
+
+namespace ternary {
+
+constexpr int64_t DENSE_COLUMNS = 80;
+constexpr int64_t DENSE_STEPS = 4;
+
+struct DenseTables {
+    alignas(64) uint8_t four[256];
+    alignas(64) uint8_t fifth[64];
+    // The number of `first + 3 * second + 9 * third + 27 * fourth + 81 * fifth`.
+    uint8_t number[243];
+
+    constexpr DenseTables() : four(), fifth(), number() {
+        for (int digit = 0; digit < 3; ++digit) {
+            for (int others = 0; others < 81; ++others) {
+                const int low = 21 * digit + others / 4, byte = low | others % 4 << 6;
+                fifth[low] = static_cast<uint8_t>(digit);
+                four[byte] = static_cast<uint8_t>(others % 3 | others / 3 % 3 << 2 | others / 9 % 3 << 4 | others / 27 << 6);
+                number[others + 81 * digit] = static_cast<uint8_t>(byte);
+            }
+        }
+    }
+};
+
+inline constexpr DenseTables DENSE;
+
+// Steps of either kind in a row of a panel.
+inline int64_t dense_steps(int64_t columns) {
+    return columns / DENSE_COLUMNS * DENSE_STEPS + columns % DENSE_COLUMNS / STEP;
+}
+
+// Puts one row, a byte for each code, into its place. There is no code 3.
+inline void pack_dense_row(const uint8_t * codes, int64_t row, int64_t columns, uint8_t * packed) {
+    uint8_t * to = packed + row / ROWS * ROWS * 4 * dense_steps(columns) + row % ROWS * 4;
+    int64_t column = 0;
+    for (; column + DENSE_COLUMNS <= columns; column += DENSE_COLUMNS, codes += DENSE_COLUMNS) {
+        for (int64_t s = 0; s < DENSE_STEPS; ++s, to += ROWS * 4) {
+            for (int64_t c = 0; c < 4; ++c) {
+                const uint8_t * four = codes + 16 * s + c;
+                to[c] = DENSE.number[four[0] + 3 * four[4] + 9 * four[8] + 27 * four[12] + 81 * codes[64 + 4 * s + c]];
+            }
+        }
+    }
+    for (; column < columns; column += STEP, codes += STEP, to += ROWS * 4) {
+        pack_step(codes, to);
+    }
+}
+
+// Writes the codes of a panel in the order of matrix.h, for products that use them many times.
+inline void unpack_dense_panel(const uint8_t * packed, int64_t columns, uint8_t * codes) {
+    constexpr int64_t SIZE = ROWS * 4;
+    const Lanes::Digits digits(DENSE.four, DENSE.fifth);
+    for (int64_t n = columns / DENSE_COLUMNS; n > 0; --n, packed += SIZE * DENSE_STEPS, codes += SIZE * (DENSE_STEPS + 1)) {
+        for (int64_t at = 0; at < SIZE; at += Lanes::COUNT * 4) {
+            const auto fifth = [&](auto step) GL_INLINE_LAMBDA {
+                const Lanes::Bytes bytes = Lanes::load(packed + step * SIZE + at);
+                Lanes::store(codes + step * SIZE + at, digits.four(bytes));
+                return Lanes::template left<2 * step>(digits.fifth(bytes));
+            };
+            Lanes::Bytes last = fifth(std::integral_constant<int, 0>());
+            last = Lanes::merged(last, fifth(std::integral_constant<int, 1>()));
+            last = Lanes::merged(last, fifth(std::integral_constant<int, 2>()));
+            last = Lanes::merged(last, fifth(std::integral_constant<int, 3>()));
+            Lanes::store(codes + DENSE_STEPS * SIZE + at, last);
+        }
+    }
+    memcpy(codes, packed, static_cast<size_t>(columns % DENSE_COLUMNS / STEP * SIZE));
+}
+
+// Sums of code times activation for a single token, as sum_products of product.h.
+GL_INLINE void sum_dense_products(const uint8_t * packed, const int8_t * activations, int64_t columns, Lanes::Ints * sums) {
+    static_assert(Lanes::WIDE, "the digits stay where they are in a byte");
+    constexpr int G = Lanes::GROUPS;
+    constexpr int64_t MOST_BLOCKS = Lanes::limit(LARGEST_CODE << 6) / DENSE_STEPS;
+    constexpr int AHEAD = 2048;
+    const Lanes::Digits digits(DENSE.four, DENSE.fifth);
+    int64_t blocks = columns / DENSE_COLUMNS;
+    const uint8_t * rest = packed + blocks * DENSE_STEPS * ROWS * 4;
+    sum_products(rest, activations + blocks * DENSE_COLUMNS, columns % DENSE_COLUMNS / STEP, sums);
+    while (blocks > 0) {
+        const int64_t now = std::min(blocks, MOST_BLOCKS);
+        blocks -= now;
+        Lanes::Partial partial[G][4];
+        GL_UNROLL
+        for (int g = 0; g < G; ++g) {
+            GL_UNROLL
+            for (int p = 0; p < 4; ++p) {
+                partial[g][p] = Lanes::zero();
+            }
+        }
+        for (int64_t block = 0; block < now; ++block, activations += DENSE_COLUMNS) {
+            for (int64_t s = 0; s < DENSE_STEPS; ++s, packed += ROWS * 4) {
+                const int8_t * inputs = activations + s * STEP;
+                const Lanes::Bytes last = Lanes::broadcast(activations + 64 + 4 * s);
+                GL_UNROLL
+                for (int g = 0; g < G; ++g) {
+                    Lanes::prefetch(packed + AHEAD + g * Lanes::COUNT * 4);
+                    const Lanes::Bytes bytes = Lanes::load(packed + g * Lanes::COUNT * 4);
+                    const Lanes::Bytes four = digits.four(bytes);
+                    GL_UNROLL
+                    for (int p = 0; p < 4; ++p) {
+                        const Lanes::Bytes mask = Lanes::broadcast(static_cast<uint8_t>(3 << (2 * p)));
+                        const Lanes::Bytes weights = Lanes::masked(four, mask);
+                        partial[g][p] = Lanes::multiply_add(partial[g][p], weights, Lanes::broadcast(inputs + 4 * p));
+                    }
+                    partial[g][0] = Lanes::multiply_add(partial[g][0], digits.fifth(bytes), last);
+                }
+            }
+        }
+        GL_UNROLL
+        for (int g = 0; g < G; ++g) {
+            sums[g] = Lanes::add(sums[g], Lanes::sum(partial[g][0]));
+            sums[g] = Lanes::add(sums[g], Lanes::template divide<2>(Lanes::sum(partial[g][1])));
+            sums[g] = Lanes::add(sums[g], Lanes::template divide<4>(Lanes::sum(partial[g][2])));
+            sums[g] = Lanes::add(sums[g], Lanes::template divide<6>(Lanes::sum(partial[g][3])));
+        }
+    }
+}
+
+// Writes the products of a panel with a single token.
+inline void multiply_dense(const Matrix & matrix, int64_t panel, const uint8_t * codes, const Activations & activations,
+                           int64_t token, float * products) {
+    Lanes::Ints sums[Lanes::GROUPS];
+    sum_dense_products(codes, activations.bytes + token * matrix.columns, matrix.columns, sums);
+    store_scaled<1>(matrix, panel, activations, token, sums, products);
+}
+
+} // namespace ternary

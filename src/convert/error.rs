@@ -50,6 +50,17 @@ pub enum ConvertError {
         /// What is not supported, or wrong.
         problem: String,
     },
+    /// More tokens that end a text than a GGUF file has keys for. Leave the one that ends a text and the one that ends a
+    /// turn in the list.
+    #[error("{}: `eos_token_id` names {found} tokens, a GGUF file has places for {places}", path.display())]
+    EndTokens {
+        /// The file.
+        path: PathBuf,
+        /// Different tokens in the list.
+        found: usize,
+        /// Those that can be kept.
+        places: usize,
+    },
     /// A damaged safetensors file, most often a download that broke off. Fetch it again.
     #[error("{} is damaged: {problem}; fetch it again", path.display())]
     Damaged {

@@ -24,6 +24,10 @@ mod kind {
     pub(super) const UNUSED: i32 = 5;
 }
 
+/// The keys of tokens that end a text: `tokenizer.ggml.<key>_token_id`. A model that knows several names the end of the text
+/// first, then that of a turn, then that of a message.
+const END_KEYS: [&str; 3] = ["eos", "eot", "eom"];
+
 /// A vocabulary, ready to be written.
 #[derive(Debug)]
 pub(super) struct Tokenizer {
@@ -33,7 +37,7 @@ pub(super) struct Tokenizer {
     /// The name of the rules that cut text into words.
     pub(super) pre: &'static str,
     bos: Option<u32>,
-    /// End of sequence, end of turn, end of message.
+    /// In the order of [`END_KEYS`].
     ends: Vec<u32>,
     pad: Option<u32>,
     adds_bos: bool,
@@ -156,8 +160,8 @@ impl Tokenizer {
         let path = folder.join("tokenizer.json");
         let file: TokenizerFile = json::read(&path)?;
         let settings: TokenizerConfig = json::read_optional(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
-        let generation: GenerationConfig =
-            json::read_optional(&folder.join("generation_config.json"))?.unwrap_or_default();
+        let generation_path = folder.join("generation_config.json");
+        let generation: GenerationConfig = json::read_optional(&generation_path)?.unwrap_or_default();
         let chat_template = match json::read_text(&folder.join("chat_template.jinja"))? {
             Some(template) => Some(template),
             None => settings.chat_template.and_then(default_template),
@@ -188,9 +192,10 @@ impl Tokenizer {
         let first = |ids: &Option<TokenIds>| ids.as_ref().and_then(|ids| ids.all().first().copied());
         let bos =
             first(&generation.bos_token_id).or(first(&config.bos_token_id)).or_else(|| id_of(&settings.bos_token));
-        let ends = match generation.eos_token_id.as_ref().or(config.eos_token_id.as_ref()) {
-            Some(ids) => ids.all().to_vec(),
-            None => id_of(&settings.eos_token).into_iter().collect(),
+        let ends = match (&generation.eos_token_id, &config.eos_token_id) {
+            (Some(ids), _) => ends(ids, &generation_path)?,
+            (None, Some(ids)) => ends(ids, &folder.join("config.json"))?,
+            (None, None) => id_of(&settings.eos_token).into_iter().collect(),
         };
         let (begins, finishes) = file.post_processor.as_ref().map_or((None, None), template_ends);
         let is = |text: Option<&str>, id: Option<u32>| {
@@ -217,15 +222,8 @@ impl Tokenizer {
             .set("tokenizer.ggml.tokens", self.tokens.clone())
             .set("tokenizer.ggml.token_type", self.kinds.clone())
             .set("tokenizer.ggml.merges", self.merges.clone());
-        // A model that knows several ends names the end of the text first.
-        let special = [
-            ("bos", self.bos),
-            ("eos", self.ends.first().copied()),
-            ("eot", self.ends.get(1).copied()),
-            ("eom", self.ends.get(2).copied()),
-            ("padding", self.pad),
-        ];
-        for (name, id) in special {
+        let ends = END_KEYS.into_iter().zip(&self.ends).map(|(key, &id)| (key, Some(id)));
+        for (name, id) in [("bos", self.bos), ("padding", self.pad)].into_iter().chain(ends) {
             if let Some(id) = id {
                 writer.set(format!("tokenizer.ggml.{name}_token_id"), id);
             }
@@ -244,6 +242,21 @@ impl Merge {
             Self::Pair([left, right]) => format!("{left} {right}"),
         }
     }
+}
+
+/// The different tokens of a list, in its order; an error when there are more than the format has keys for: text would go
+/// on behind one that nobody knows.
+fn ends(ids: &TokenIds, path: &Path) -> Result<Vec<u32>, ConvertError> {
+    let mut ends = Vec::new();
+    for &id in ids.all() {
+        if !ends.contains(&id) {
+            ends.push(id);
+        }
+    }
+    if ends.len() > END_KEYS.len() {
+        return Err(ConvertError::EndTokens { path: path.to_owned(), found: ends.len(), places: END_KEYS.len() });
+    }
+    Ok(ends)
 }
 
 /// The tokens by id, and their types. Ids that nobody has become unused tokens.

@@ -262,6 +262,12 @@ pub enum TensorProblem {
         /// What it must be.
         expected: &'static str,
     },
+    /// The scale of a BitNet matrix is NaN, infinite, zero or below: the file is damaged. Fetch or convert it again.
+    #[error("is {found}, a scale must be a number above zero")]
+    Scale {
+        /// What stands there.
+        found: String,
+    },
     /// Padding that goes beyond 2^63.
     #[error("ends beyond any file")]
     Overflow,

@@ -40,7 +40,7 @@ pub struct Part {
 }
 
 impl Gguf {
-    /// Opens a model file and validates everything but the tensor data. Of a split model, give the first part.
+    /// Opens a model file and validates everything but the weights. Of a split model, give the first part.
     ///
     /// # Errors
     ///

@@ -1,5 +1,7 @@
 //! Every backend computes what the reference backend computes.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use gguf_loader::{
     backend::{Batch, registered},
     gguf::TensorType,
@@ -8,7 +10,7 @@ use gguf_loader::{
 use crate::{
     checks,
     models::{Model, TERNARY_TYPES, TYPES},
-    subject::{Subject, best, distance, open, options, prompt},
+    subject::{Subject, best, distance, open, prompt, two_threads},
 };
 
 checks! {
@@ -69,14 +71,29 @@ pub(crate) fn agree(subject: &Subject, model: Model, tolerance: f64) {
     let backend = reference.expect("these checks are ignored without the reference");
     let device = backend.devices(&subject.hardware).expect("the reference runs everywhere").remove(0);
     let reference = Subject::new(backend, device, subject.hardware.clone(), subject.models.clone());
-    let (found, expected) = (all_logits(subject, model), all_logits(&reference, model));
-    for (position, (found, expected)) in found.iter().zip(&expected).enumerate() {
+    let (found, expected) = (all_logits(subject, model), expected_logits(&reference, model));
+    for (position, (found, expected)) in found.iter().zip(&*expected).enumerate() {
         assert_agree(found, expected, tolerance, &format!("{model:?}, position {position}"));
     }
 }
 
-fn all_logits(subject: &Subject, model: Model) -> Vec<Vec<f32>> {
-    let mut context = open(&subject.load(model), &options());
+/// A row of logits for each position.
+type Rows = Vec<Vec<f32>>;
+
+/// What the reference computes, once for all backends.
+fn expected_logits(reference: &Subject, model: Model) -> Arc<Rows> {
+    static COMPUTED: Mutex<Vec<(Model, Arc<Rows>)>> = Mutex::new(Vec::new());
+    let mut computed = COMPUTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, rows)) = computed.iter().find(|(of, _)| *of == model) {
+        return Arc::clone(rows);
+    }
+    let rows = Arc::new(all_logits(reference, model));
+    computed.push((model, Arc::clone(&rows)));
+    rows
+}
+
+fn all_logits(subject: &Subject, model: Model) -> Rows {
+    let mut context = open(&subject.load(model), &two_threads());
     let mut batch = Batch::new();
     for (position, &token) in prompt(48, 1).iter().enumerate() {
         batch.push(token, position as u32, 0, true);

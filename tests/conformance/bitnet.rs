@@ -81,10 +81,13 @@ fn squared_relu_is_not_silu(subject: &Subject) {
     assert!(distance(&squared, &silu) > 0.2, "the activations make no difference");
 }
 
+/// What is left where both round activations alike: the KV cache and the output matrix in F16. ARM's CPUs with arithmetic in
+/// F16 have the sums of those products in F16 too.
+const F16: f64 = if cfg!(target_arch = "aarch64") { 0.1 } else { 0.05 };
+
 fn bitnet_agrees_with_the_reference(subject: &Subject) {
     for &tensor_type in TERNARY_TYPES {
-        // Where both round activations alike, what is left is the KV cache in F16.
-        let allowed = if rounds_by_block(subject) { tolerance(tensor_type) } else { 0.05 };
+        let allowed = if rounds_by_block(subject) { tolerance(tensor_type) } else { F16 };
         agree(subject, Model::BitNetB158(tensor_type), allowed);
     }
 }

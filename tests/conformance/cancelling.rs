@@ -17,13 +17,16 @@ checks! {
 
 const UBATCH: u32 = 32;
 
+/// A prompt that takes a while: a dozen passes.
+const LONG: usize = 400;
+
 fn long_context(cancel: &CancelToken) -> ContextOptions {
-    options().with_length(count(1024)).with_ubatch(count(UBATCH)).with_cancel(cancel.clone())
+    options().with_length(count(512)).with_ubatch(count(UBATCH)).with_cancel(cancel.clone())
 }
 
 fn long_batch() -> Batch {
     let mut batch = Batch::new();
-    batch.extend(&prompt(1000, 1), 0, 0);
+    batch.extend(&prompt(LONG, 1), 0, 0);
     batch
 }
 
@@ -50,13 +53,13 @@ fn running_decode_is_cancelled_from_another_thread(subject: &Subject) {
     let cancel = CancelToken::new();
     let mut context = open(&model, &long_context(&cancel));
     context.decode(&long_batch()).expect("a valid batch");
-    let expected = context.logits(999).expect("asked for").to_vec();
+    let expected = context.logits(LONG - 1).expect("asked for").to_vec();
     stop_midway(&mut *context, &cancel);
 
     // What stayed is whole passes, and the rest continues it.
     let kept = context.next_position(0);
     assert_eq!(kept % UBATCH, 0, "{kept} tokens stayed");
-    let rest = &prompt(1000, 1)[kept as usize..];
+    let rest = &prompt(LONG, 1)[kept as usize..];
     assert_same(&feed(&mut *context, rest, kept, 0), &expected);
 }
 

@@ -6,6 +6,11 @@
 //! ```
 //!
 //! A backend that cannot be used here appears as one ignored test, with the reason on stderr.
+//!
+//! The tiers of an engine differ in what was compiled for them: kernels. Whatever those have a part in is checked on every
+//! tier, down to a trained model and the proof of which tier ran. What the engine does above them, in code that the program
+//! has once, is checked on two: the fastest tier and the slowest, by their own predictions. On the others these checks are
+//! listed as ignored; `-- --ignored cpu-haswell` runs them on one.
 #![forbid(unsafe_code)]
 
 mod agreement;
@@ -25,7 +30,7 @@ mod subject;
 mod trained;
 mod vocabulary;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{collections::BTreeMap, process::ExitCode, sync::Arc};
 
 use gguf_loader::{backend::registered, gguf::TensorType, hardware::Hardware};
 use libtest_mimic::{Arguments, Trial};
@@ -43,18 +48,12 @@ macro_rules! checks {
 }
 use checks;
 
-/// What every backend must do.
-const CHECKS: &[&[Check]] = &[
-    identity::CHECKS,
-    loading::CHECKS,
-    contexts::CHECKS,
-    decoding::CHECKS,
-    sequences::CHECKS,
-    refusals::CHECKS,
-    cancelling::CHECKS,
-    concurrency::CHECKS,
-    recorded::CHECKS,
-];
+/// What every backend must do, checked on each.
+const CHECKS: &[&[Check]] = &[identity::CHECKS, loading::CHECKS, contexts::CHECKS, decoding::CHECKS, recorded::CHECKS];
+
+/// What every backend must do, in code that all tiers of its engine share: bookkeeping of the KV cache, checks of batches,
+/// cancelling, locks. Checked on those that [`speak`](speakers) for their engine.
+const SHARED_CHECKS: &[&[Check]] = &[sequences::CHECKS, refusals::CHECKS, cancelling::CHECKS, concurrency::CHECKS];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -65,6 +64,7 @@ fn main() -> ExitCode {
         identity::no_two_backends_share_an_id();
         Ok(())
     })];
+    let mut subjects = Vec::new();
     for backend in registered() {
         let devices = match backend.devices(&hardware) {
             Ok(devices) => devices,
@@ -76,24 +76,51 @@ fn main() -> ExitCode {
             }
         };
         for device in devices {
-            let subject = Arc::new(Subject::new(backend, device, Arc::clone(&hardware), Arc::clone(&models)));
-            trials.extend(CHECKS.iter().copied().flatten().map(|check| trial(&subject, check, None)));
-            for (checks, missing) in conditional(&subject) {
-                if let Some(missing) = missing {
-                    skipped(&format!("{} checks of {}: {missing}", checks.len(), backend.id()));
-                }
-                trials.extend(checks.iter().map(|check| trial(&subject, check, missing)));
+            subjects.push(Arc::new(Subject::new(backend, device, Arc::clone(&hardware), Arc::clone(&models))));
+        }
+    }
+    let speakers = speakers(&subjects);
+    for subject in &subjects {
+        trials.extend(CHECKS.iter().copied().flatten().map(|check| trial(subject, check, None)));
+        let speaks = speakers.contains(&subject.backend.id());
+        let shared = (!speaks).then_some("other tiers speak for the code that all share");
+        let unconditional = SHARED_CHECKS.iter().map(|&checks| (checks, shared));
+        let mut left_out = BTreeMap::<&str, usize>::new();
+        for (checks, missing) in unconditional.chain(conditional(subject, shared)) {
+            if let Some(missing) = missing {
+                *left_out.entry(missing).or_default() += checks.len();
             }
+            trials.extend(checks.iter().map(|check| trial(subject, check, missing)));
+        }
+        for (missing, checks) in left_out {
+            skipped(&format!("{checks} checks of {}: {missing}", subject.backend.id()));
         }
     }
     trials.sort_by(|left, right| left.name().cmp(right.name()));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// Checks that need something, and what is missing of it.
-fn conditional(subject: &Subject) -> [(&'static [Check], Option<&'static str>); 8] {
+/// The fastest and the slowest backend of each engine, by the prompts that they say they read in a second. An engine is what
+/// stands before the tier in a backend's id.
+fn speakers(subjects: &[Arc<Subject>]) -> Vec<&'static str> {
+    let mut engines = BTreeMap::<&str, Vec<(f64, &'static str)>>::new();
+    for subject in subjects {
+        let id = subject.backend.id();
+        let engine = id.split('-').next().unwrap_or(id);
+        engines.entry(engine).or_default().push((subject.prompt_speed(), id));
+    }
+    let ends = |mut tiers: Vec<(f64, &'static str)>| {
+        tiers.sort_by(|left, right| left.0.total_cmp(&right.0));
+        [tiers.first().copied(), tiers.last().copied()]
+    };
+    engines.into_values().flat_map(ends).flatten().map(|(_, id)| id).collect()
+}
+
+/// Checks that need something, and what is missing of it; `shared` is why checks of shared code are left to others.
+fn conditional(subject: &Subject, shared: Option<&'static str>) -> [(&'static [Check], Option<&'static str>); 8] {
     let file = open_file(&subject.models.path(Model::BytePairVocabulary));
     let tokenises = subject.backend.vocabulary(&request(&file)).is_some();
+    let vocabulary = (!tokenises).then_some("it cannot tokenise").or(shared);
     // That the reference agrees with itself would say nothing; `recorded` is what it is held against.
     let reference = if subject.backend.id() == "reference" {
         Some("it is the reference itself")
@@ -113,8 +140,8 @@ fn conditional(subject: &Subject) -> [(&'static [Check], Option<&'static str>); 
         (bitnet::b158::CHECKS, bitnet.or(b158)),
         (bitnet::agreement::CHECKS, b158.or(reference)),
         (trained::CHECKS, b158),
-        (trained::tokens::CHECKS, (!tokenises).then_some("it cannot tokenise")),
-        (vocabulary::CHECKS, (!tokenises).then_some("it cannot tokenise")),
+        (trained::tokens::CHECKS, vocabulary),
+        (vocabulary::CHECKS, vocabulary),
         (agreement::CHECKS, reference),
         (real_model::CHECKS, real_model),
     ]

@@ -7,7 +7,7 @@ use gguf_loader::backend::Batch;
 
 use crate::{
     checks,
-    subject::{Subject, best, open, open_file, options},
+    subject::{Subject, best, open, open_file, two_threads},
 };
 
 checks! {
@@ -44,7 +44,7 @@ fn logits(subject: &Subject, tokens: &[u32]) -> Vec<Vec<f32>> {
     let profile = open_file(&path).profile().expect("a model");
     subject.backend.score(&subject.device, &subject.hardware, &profile).expect("a llama model");
     let model = subject.load_path(&path, |_| std::ops::ControlFlow::Continue(())).expect("a valid model");
-    let mut context = open(&model, &options());
+    let mut context = open(&model, &two_threads());
     let mut batch = Batch::new();
     for (position, &token) in tokens.iter().enumerate() {
         batch.push(token, position as u32, 0, true);

@@ -7,7 +7,7 @@ use crate::{
     agreement::{assert_agree, tolerance},
     checks,
     models::{Model, TERNARY_TYPES, TYPES},
-    subject::{Subject, open, options},
+    subject::{Subject, open, two_threads},
 };
 
 checks! {
@@ -37,7 +37,7 @@ pub(crate) fn agree_with_recording(subject: &Subject, model: Model, tolerance: f
     for (position, &token) in recording.tokens.iter().enumerate() {
         batch.push(token, position as u32, 0, true);
     }
-    let mut context = open(&subject.load(model), &options());
+    let mut context = open(&subject.load(model), &two_threads());
     context.decode(&batch).expect("a valid batch");
     assert!(recording.rows.len() > 10);
     for (position, expected) in &recording.rows {

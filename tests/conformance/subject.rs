@@ -60,6 +60,13 @@ impl Subject {
         runnable
     }
 
+    /// Tokens of a prompt of the usual model that the backend says it reads in a second.
+    pub(crate) fn prompt_speed(&self) -> f64 {
+        let file = open_file(&self.models.path(self.usual()));
+        let score = self.backend.score(&self.device, &self.hardware, request(&file).profile());
+        score.expect("every backend runs the usual model").prompt
+    }
+
     /// Whether the backend knows the model's architecture.
     pub(crate) fn runs(&self, model: Model) -> bool {
         let file = open_file(&self.models.path(model));
@@ -106,9 +113,15 @@ pub(crate) fn open(model: &Arc<dyn BackendModel>, options: &ContextOptions) -> B
     Arc::clone(model).context(options).unwrap_or_else(|error| panic!("no context: {error}"))
 }
 
-/// A short context on two threads.
+/// A short context on one thread: trials run on all cores already, and threads that wait for each other at every node of a
+/// graph are slow where there is no core for each.
 pub(crate) fn options() -> ContextOptions {
-    ContextOptions::default().with_length(count(256)).with_threads(count(2))
+    ContextOptions::default().with_length(count(256)).with_threads(count(1))
+}
+
+/// The same on two threads, for checks of what each of them computes.
+pub(crate) fn two_threads() -> ContextOptions {
+    options().with_threads(count(2))
 }
 
 /// A number above zero.

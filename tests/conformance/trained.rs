@@ -8,7 +8,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     checks,
-    subject::{Subject, best, open, open_file, options, request},
+    subject::{Subject, best, open, open_file, request, two_threads},
 };
 
 checks! {
@@ -85,7 +85,7 @@ fn logits(subject: &Subject, tokens: &[u32]) -> Vec<Vec<f32>> {
     let model = subject
         .load_path(&subject.models.trained(), |_| std::ops::ControlFlow::Continue(()))
         .unwrap_or_else(|error| panic!("the trained model did not load: {error}"));
-    let mut context = open(&model, &options());
+    let mut context = open(&model, &two_threads());
     let mut batch = Batch::new();
     for (position, &token) in tokens.iter().enumerate() {
         batch.push(token, position as u32, 0, true);

@@ -118,6 +118,21 @@ fn tokenizers_that_gguf_has_no_words_for_are_refused() {
 }
 
 #[test]
+fn more_ends_of_a_text_than_a_file_can_hold_are_refused() {
+    let ids = json!([261, 262, 259, 258]);
+    let mut checkpoint = Checkpoint::packed();
+    checkpoint.files.insert("generation_config.json", json!({"eos_token_id": ids}).to_string());
+    assert_refused!(
+        &checkpoint,
+        ConvertError::EndTokens { found: 4, places: 3, .. },
+        "generation_config.json",
+        "`eos_token_id`"
+    );
+    let checkpoint = with_config("/eos_token_id", ids);
+    assert_refused!(&checkpoint, ConvertError::EndTokens { found: 4, places: 3, .. }, "/config.json");
+}
+
+#[test]
 fn damaged_safetensors_are_refused() {
     let name = "model.safetensors";
     let truncated = |path: PathBuf| {

@@ -3,12 +3,15 @@
 //! The folders are written by the safetensors library itself, and what they must become is derived by hand: nothing is
 //! checked against the code that it tests.
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a helper of a test may panic and print like the test")]
 
 mod bad_input;
 mod checkpoint;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+#[path = "../disk/full.rs"]
+mod full_disk;
 mod matrices;
 mod tokenizer;
 mod whole;

@@ -67,6 +67,15 @@ fn special_tokens_come_from_the_most_special_file() {
 }
 
 #[test]
+fn up_to_three_ends_of_a_text_are_kept_and_each_counts_once() {
+    let mut checkpoint = Checkpoint::packed();
+    let ids = json!({"eos_token_id": [261, 262, 261, 259, 262]});
+    checkpoint.files.insert("generation_config.json", ids.to_string());
+    let gguf = converted(&checkpoint);
+    assert_eq!((id(&gguf, "eos"), id(&gguf, "eot"), id(&gguf, "eom")), (Some(261), Some(262), Some(259)));
+}
+
+#[test]
 fn template_of_the_tokenizer_says_whether_it_adds_the_first_token() {
     let adds_bos = |checkpoint: &Checkpoint| key(&converted(checkpoint), "ggml.add_bos_token").unwrap().as_bool();
     let mut checkpoint = Checkpoint::packed();

@@ -71,6 +71,33 @@ fn i2_s_rows_that_no_block_fits_are_refused() {
 }
 
 #[test]
+fn scales_that_are_no_numbers_above_zero_are_refused() {
+    let file = |architecture: &str, tensor_type: TensorType, scale: f32| {
+        let mut writer = bitnet(architecture, tensor_type);
+        // The first is sound: each of them is looked at.
+        for (name, scale) in [("attn_q", 0.5), ("attn_k", scale)] {
+            let data = scale.to_le_bytes().to_vec();
+            writer.add_tensor(format!("blk.0.{name}.scale"), &[1], TensorType::F32, data).unwrap();
+        }
+        bytes(&writer)
+    };
+    for tensor_type in [TensorType::TQ1_0, TensorType::TQ2_0, TensorType::Q2_0, TensorType::F16] {
+        for architecture in ["bitnet-b1.58", "bitnet-25", "bitnet"] {
+            for scale in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, -1.0] {
+                let found = TensorProblem::Scale { found: scale.to_string() };
+                let expected = ("blk.0.attn_k.scale".to_owned(), found);
+                assert_eq!(problem(&file(architecture, tensor_type, scale)), expected);
+            }
+            for scale in [f32::MIN_POSITIVE, 1.0, f32::MAX] {
+                Gguf::parse(&file(architecture, tensor_type, scale)).unwrap();
+            }
+        }
+        // Other models' scales mean what their graphs make of them.
+        Gguf::parse(&file("llama", tensor_type, 0.0)).unwrap();
+    }
+}
+
+#[test]
 fn truncated_i2_s_is_refused_at_every_length() {
     let file = bytes(&bitnet("bitnet", TensorType::I2_S));
     let end = Gguf::parse(&file).unwrap().tensors().last().map(|norm| norm.offset + norm.bytes).unwrap() as usize;

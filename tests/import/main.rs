@@ -4,6 +4,9 @@
 
 mod bad_input;
 mod cache;
+#[cfg(target_os = "linux")]
+#[path = "../disk/full.rs"]
+mod full_disk;
 mod program;
 mod round_trip;
 

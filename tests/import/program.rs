@@ -6,6 +6,8 @@ use assert_cmd::{Command, cargo::cargo_bin};
 use gguf_loader::knobs;
 use serde_json::Value;
 
+#[cfg(target_os = "linux")]
+use crate::full_disk;
 use crate::{Folder, tensors, tiny};
 
 fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
@@ -130,6 +132,21 @@ mod unix {
         assert!(stderr(&output).contains("no room for"), "{}", stderr(&output));
         assert_eq!(folder.names(), ["in.gguf"]);
         assert!(fs::read(&input).unwrap() == before);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn disk_that_fills_up_is_an_error_and_is_left_empty() {
+        let (folder, disk) = (Folder::new(), Folder::new());
+        let input = folder.write("in.gguf", &tiny());
+        let arguments = [OsStr::new("import"), "--layout".as_ref(), "x86".as_ref(), input.as_ref()];
+        let Some(output) = full_disk::run(&arguments, &disk.at(""), 200) else { return };
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        assert!(stderr(&output).contains("no room for"), "{}", stderr(&output));
+        assert!(output.stdout.is_empty(), "left on the disk: {}", String::from_utf8_lossy(&output.stdout));
+        // On a disk with room the same arguments are right.
+        let output = full_disk::run(&arguments, &disk.at(""), 2000).expect("a disk a moment ago");
+        assert!(output.status.success() && output.stdout.ends_with(b"\nout.gguf\n"), "{}", stderr(&output));
     }
 
     #[test]

@@ -62,6 +62,11 @@ impl Workspace {
         self.target.join("release").join(format!("gguf-loader{}", std::env::consts::EXE_SUFFIX))
     }
 
+    /// An example that `cargo build --release --example NAME` makes.
+    pub(crate) fn example(&self, name: &str) -> PathBuf {
+        self.target.join("release/examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
+    }
+
     /// `cargo SUBCOMMAND`, in the project's folder.
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
         let mut command = cargo();

@@ -335,6 +335,9 @@ impl From<ConvertError> for Failure {
             ConvertError::Config { .. } | ConvertError::Tokenizer { .. } | ConvertError::UnknownTensor { .. } => {
                 (Exit::Model, Some("llama.cpp's convert_hf_to_gguf.py converts models of other architectures"))
             }
+            ConvertError::EndTokens { .. } => {
+                (Exit::Model, Some("leave the token that ends a text and the one that ends a turn in the list"))
+            }
             ConvertError::Row { .. } => (Exit::Model, None),
             _ => (Exit::File, None),
         };

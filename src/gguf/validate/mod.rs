@@ -11,6 +11,7 @@
 mod architecture;
 mod hyperparameters;
 mod keys;
+mod scales;
 mod vocabulary;
 mod weights;
 
@@ -25,5 +26,6 @@ pub(super) fn model(gguf: &Gguf) -> Result<(), GgufError> {
         hyperparameters::check(gguf, &keys)?;
         architecture::check(gguf, &keys)?;
     }
-    weights::check(gguf)
+    weights::check(gguf)?;
+    scales::check(gguf)
 }

@@ -7,6 +7,7 @@ mod trained;
 mod x86;
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::TaskResult;
 use crate::environment::Environment;
@@ -63,9 +64,8 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> TaskResult {
         Some(model) => model.clone(),
         None => steps.run("make a small model", || {
             let model = workspace.target().join("xtask-small.gguf");
-            let mut command = workspace.cargo("run");
-            command.args(["--release", "--features", FEATURES, "--example", "synth_model", "--"]).arg(&model);
-            run(environment.apply(&mut command))?;
+            run(native_cargo(workspace, &environment, "build").args(["--example", "synth_model"]))?;
+            run(Command::new(workspace.example("synth_model")).arg(&model))?;
             Ok(model)
         })?,
     };
@@ -78,6 +78,14 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> TaskResult {
     }
     eprintln!("\nSteps:\n{}", steps.summary());
     legs.conclude()
+}
+
+/// Cargo for this machine's architecture, asked as `cargo xtask test` asks it: with fewer packages, features of dependencies
+/// are others, and what was built before is built again.
+fn native_cargo(workspace: &Workspace, environment: &Environment, subcommand: &str) -> Command {
+    let mut command = workspace.cargo(subcommand);
+    environment.apply(command.args(["--release", "--workspace", "--features", FEATURES]));
+    command
 }
 
 /// qemu for an architecture, installed when missing. The error says why there is none.

@@ -7,11 +7,10 @@ use crate::TaskResult;
 use crate::process::run as run_command;
 use crate::program::Program;
 use crate::steps::Steps;
-use crate::test::FEATURES;
 
 use super::legs::{Legs, Verdict};
 use super::machine::Machine;
-use super::{RANDOM_CASES, Setting, qemu};
+use super::{RANDOM_CASES, Setting, native_cargo, qemu};
 
 const MACHINES: &[Machine] = &[
     Machine { cpu: "Nehalem", tier: "sse42", runs: &["x64", "sse42"] },
@@ -65,17 +64,14 @@ fn kernels_leg(machine: &Machine) -> String {
     format!("x86-64 {} kernels", machine.cpu)
 }
 
-fn cargo(setting: &Setting<'_>, subcommand: &str) -> Command {
-    let mut command = setting.workspace.cargo(subcommand);
-    command.args(["--release", "--features", FEATURES]);
-    setting.environment.apply(&mut command);
-    command
-}
-
+/// The tests of the kernels, and with them the program: cargo builds it for integration tests, and for `cargo xtask test` did.
 fn build(setting: &Setting<'_>) -> TaskResult<PathBuf> {
-    run_command(&mut cargo(setting, "build"))?;
     run_command(cargo(setting, "test").args(["--no-run", "--test", "kernels"]))?;
     Ok(setting.workspace.program())
+}
+
+fn cargo(setting: &Setting<'_>, subcommand: &str) -> Command {
+    native_cargo(setting.workspace, &setting.environment, subcommand)
 }
 
 /// The ternary kernels of every tier that the emulated CPU has.

@@ -25,6 +25,8 @@
 //! * A [`Context`] is a KV cache and the threads that compute on it. It takes a [`Batch`](backend::Batch) of tokens of one
 //!   or more sequences and gives logits; [`Context::generate`] loops over that.
 //! * A [`Tokenizer`] turns text into tokens and back; it can be loaded without the weights.
+//! * An [`Embedder`](embedding::Embedder) turns texts into vectors, a [`Reranker`](embedding::Reranker) orders documents
+//!   by how well they answer a query.
 //! * A [`Backend`](backend::Backend) is one way to run a model. Backends register themselves at compile time; a program
 //!   may add its own with [`register_backend!`].
 //! * [`select`] ranks the backends: a pure function of the [`Hardware`](hardware::Hardware), the model's
@@ -57,6 +59,7 @@ pub mod backend;
 pub mod benchmark;
 pub mod context;
 pub mod convert;
+pub mod embedding;
 pub mod generation;
 pub mod gguf;
 pub mod hardware;

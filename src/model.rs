@@ -8,7 +8,10 @@ use std::{
 };
 
 use crate::{
-    backend::{self, BackendModel, ContextError, ContextOptions, LoadRequest, Mapping, ModelProfile, ModelShape},
+    backend::{
+        self, BackendEmbedder, BackendModel, ContextError, ContextOptions, LoadRequest, Mapping, ModelProfile,
+        ModelShape, Pooling,
+    },
     context::Context,
     gguf::{Gguf, GgufError},
     hardware::Hardware,
@@ -185,6 +188,23 @@ impl Model {
     pub fn context(&self, options: &ContextOptions) -> Result<Context, ContextError> {
         let inner = self.inner.weights.clone().context(options)?;
         Ok(Context::new(self.clone(), inner, options.cancel.clone()))
+    }
+
+    /// How the model's file wants the states of its tokens pooled; `None` for models that are not made for embeddings.
+    pub fn default_pooling(&self) -> Option<Pooling> {
+        self.inner.weights.pooling()
+    }
+
+    pub(crate) fn rerank_template(&self) -> Option<String> {
+        self.inner.weights.rerank_template()
+    }
+
+    pub(crate) fn open_embedder(
+        &self,
+        options: &ContextOptions,
+        pooling: Pooling,
+    ) -> Result<Box<dyn BackendEmbedder>, ContextError> {
+        self.inner.weights.clone().embedder(options, pooling)
     }
 }
 

@@ -71,8 +71,33 @@ impl Drop for RawContext {
 impl LlamaContext {
     pub(super) fn new(model: Arc<LlamaModel>, options: &ContextOptions) -> Result<Self, ContextError> {
         let limits = plan(&model, options)?;
+        let params = params(&limits, &options.cancel);
+        Self::open(model, options, limits, params)
+    }
+
+    /// A context whose decodes leave a vector for each sequence: see [`super::embedder`].
+    pub(super) fn with_pooling(
+        model: Arc<LlamaModel>,
+        options: &ContextOptions,
+        pooling: sys::llama_pooling_type,
+    ) -> Result<Self, ContextError> {
+        let limits = plan_embeddings(&model, options)?;
+        let mut params = params(&limits, &options.cancel);
+        params.embeddings = true;
+        params.pooling_type = pooling;
+        // One cache for all sequences: only then does a batch stay one ubatch, and a sequence is pooled within one.
+        params.kv_unified = true;
+        params.n_ctx = limits.batch.max(limits.context);
+        Self::open(model, options, limits, params)
+    }
+
+    fn open(
+        model: Arc<LlamaModel>,
+        options: &ContextOptions,
+        limits: ContextLimits,
+        params: sys::llama_context_params,
+    ) -> Result<Self, ContextError> {
         let cancel = options.cancel.clone();
-        let params = params(&limits, &cancel);
         let ((raw, threads), errors) = process::with_cpu(Some(model.registration), |registered| {
             capture_errors(|| {
                 // SAFETY: the model is valid, and the flag of `cancel` outlives the context.
@@ -110,6 +135,15 @@ impl LlamaContext {
             next: vec![0; limits.sequences as usize],
             arrays: BatchArrays::with_capacity(limits.batch.min(LARGE_BATCH) as usize),
         })
+    }
+
+    /// The vector that the last decode left for a sequence.
+    pub(super) fn pooled(&self, sequence: SequenceId, dimensions: usize) -> Option<&[f32]> {
+        let id = self.check_sequence(sequence).ok()?;
+        // SAFETY: the context is valid; a sequence that it does not have gives NULL.
+        let row = NonNull::new(unsafe { sys::llama_get_embeddings_seq(self.as_ptr(), id) })?;
+        // SAFETY: a vector has this length and stays until the next decode, which needs `&mut self`.
+        Some(unsafe { slice::from_raw_parts(row.as_ptr(), dimensions) })
     }
 
     fn as_ptr(&self) -> *mut sys::llama_context {
@@ -291,6 +325,34 @@ fn plan(model: &LlamaModel, options: &ContextOptions) -> Result<ContextLimits, C
         return Err(ContextError::Length { requested: context, limit });
     }
     Ok(ContextLimits { context, batch, ubatch, sequences, threads })
+}
+
+/// The same for embeddings: a batch is one pass, the longest sequence fits, and the cache holds one batch.
+fn plan_embeddings(model: &LlamaModel, options: &ContextOptions) -> Result<ContextLimits, ContextError> {
+    let mut options = options.clone();
+    let trained = model.profile.n_ctx_train.max(1);
+    let length = options.length.map_or(trained.min(DEFAULT_LENGTH), NonZeroU32::get);
+    let tokens = options.ubatch.get().max(length);
+    options.length = NonZeroU32::new(length);
+    options.ubatch = NonZeroU32::new(tokens).unwrap_or(options.ubatch);
+    options.batch = options.ubatch;
+    let sequences = options.sequences;
+    // Planned as one sequence: the cache is shared. llama.cpp computes logits along with the vectors where a model has
+    // them, and keeps those of the whole batch.
+    options.sequences = NonZeroU32::MIN;
+    let planned = plan(model, &options)?;
+    if sequences.get() > MAX_SEQUENCES {
+        return Err(ContextError::Sequences { requested: sequences.get(), limit: MAX_SEQUENCES });
+    }
+    let kept = u64::from(tokens) * u64::from(model.profile.n_vocab) * size_of::<f32>() as u64;
+    let needed = context_bytes(&model.profile, tokens, 1, tokens).saturating_add(kept);
+    let available = Hardware::detect().memory.available;
+    if needed > available {
+        return Err(ContextError::Memory { needed, available });
+    }
+    // llama.cpp asserts that an output of each sequence fits into a batch.
+    let sequences = sequences.get().min(tokens);
+    Ok(ContextLimits { batch: tokens, ubatch: tokens, sequences, ..planned })
 }
 
 fn params(limits: &ContextLimits, cancel: &CancelToken) -> sys::llama_context_params {

@@ -32,6 +32,8 @@ unsafe extern "C" {
     ) -> *mut sys::llama_context;
     pub(crate) fn gl_position_limit(model: *const sys::llama_model) -> i64;
     pub(crate) fn gl_is_causal(context: *const sys::llama_context) -> bool;
+    pub(crate) fn gl_pooling(model: *const sys::llama_model) -> i32;
+    pub(crate) fn gl_rank_scores(model: *const sys::llama_model) -> i32;
     pub(crate) fn gl_decode(context: *mut sys::llama_context, batch: *const sys::llama_batch) -> i32;
     pub(crate) fn gl_tokenize(
         vocab: *const sys::llama_vocab,

@@ -8,6 +8,7 @@
 //! * **A model's tier is fixed when it is loaded.** See [`process`].
 
 mod context;
+mod embedder;
 pub(crate) mod ffi;
 mod log;
 mod measure;

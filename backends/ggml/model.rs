@@ -14,13 +14,14 @@ use llama_cpp_sys_2 as sys;
 use super::{
     ENGINE,
     context::LlamaContext,
+    embedder::{self, LlamaEmbedder},
     ffi, log,
     process::{self, CpuRegistration, Reentered},
     vocabulary::LlamaVocabulary,
 };
 use crate::backend::{
-    BackendContext, BackendModel, ContextError, ContextOptions, LoadError, LoadRequest, Mapping, ModelProfile,
-    ModelShape, Vocabulary,
+    BackendContext, BackendEmbedder, BackendModel, ContextError, ContextOptions, LoadError, LoadRequest, Mapping,
+    ModelProfile, ModelShape, Pooling, Vocabulary,
 };
 
 /// Owner of a `llama_model`. Contexts and vocabularies hold an `Arc` of it.
@@ -102,6 +103,27 @@ impl BackendModel for LlamaModel {
 
     fn context(self: Arc<Self>, options: &ContextOptions) -> Result<Box<dyn BackendContext>, ContextError> {
         Ok(Box::new(LlamaContext::new(self, options)?))
+    }
+
+    fn pooling(&self) -> Option<Pooling> {
+        // SAFETY: the model is valid.
+        embedder::pooling_of(unsafe { ffi::gl_pooling(self.raw.as_ptr()) })
+    }
+
+    fn rerank_template(&self) -> Option<String> {
+        // SAFETY: the model is valid and the name is NUL-terminated.
+        let template = unsafe { sys::llama_model_chat_template(self.raw.as_ptr(), c"rerank".as_ptr()) };
+        let template = NonNull::new(template.cast_mut())?;
+        // SAFETY: the text is NUL-terminated and lives as long as the model.
+        Some(unsafe { CStr::from_ptr(template.as_ptr()) }.to_string_lossy().into_owned())
+    }
+
+    fn embedder(
+        self: Arc<Self>,
+        options: &ContextOptions,
+        pooling: Pooling,
+    ) -> Result<Box<dyn BackendEmbedder>, ContextError> {
+        Ok(Box::new(LlamaEmbedder::new(self, options, pooling)?))
     }
 }
 

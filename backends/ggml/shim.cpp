@@ -179,6 +179,16 @@ bool gl_is_causal(const llama_context * context) {
     return context->get_cparams().causal_attn;
 }
 
+int32_t gl_pooling(const llama_model * model) {
+    return model->hparams.pooling_type;
+}
+
+int32_t gl_rank_scores(const llama_model * model) {
+    const ggml_tensor * head = model->cls_out ? model->cls_out : model->cls;
+    // llama.cpp reads as many scores as the file has labels, whatever the width of the head.
+    return head && head->ne[1] == static_cast<int64_t>(model->hparams.n_cls_out) ? static_cast<int32_t>(head->ne[1]) : 0;
+}
+
 int32_t gl_decode(llama_context * context, const llama_batch * batch) {
     return guarded<int32_t>(GL_EXCEPTION, [&] {
         const int32_t status = llama_decode(context, *batch);

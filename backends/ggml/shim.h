@@ -32,6 +32,12 @@ int64_t gl_position_limit(const struct llama_model * model);
 // Whether tokens see only those before them. llama.cpp asserts that other batches are a single ubatch.
 bool gl_is_causal(const struct llama_context * context);
 
+// How the model's file wants states pooled: a value of llama_pooling_type.
+int32_t gl_pooling(const struct llama_model * model);
+
+// How many scores the model's classification head gives; 0 for a model without one.
+int32_t gl_rank_scores(const struct llama_model * model);
+
 // What llama_decode returns; GL_EXCEPTION after an exception.
 int32_t gl_decode(struct llama_context * context, const struct llama_batch * batch);
 

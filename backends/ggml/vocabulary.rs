@@ -37,6 +37,8 @@ impl LlamaVocabulary {
             // SAFETY: as above.
             eot: token(unsafe { sys::llama_vocab_eot(vocab) }),
             // SAFETY: as above.
+            sep: token(unsafe { sys::llama_vocab_sep(vocab) }),
+            // SAFETY: as above.
             pad: token(unsafe { sys::llama_vocab_pad(vocab) }),
             // SAFETY: as above.
             newline: token(unsafe { sys::llama_vocab_nl(vocab) }),
@@ -44,6 +46,8 @@ impl LlamaVocabulary {
             add_bos: unsafe { sys::llama_vocab_get_add_bos(vocab) },
             // SAFETY: as above.
             add_eos: unsafe { sys::llama_vocab_get_add_eos(vocab) },
+            // SAFETY: as above.
+            add_sep: unsafe { sys::llama_vocab_get_add_sep(vocab) },
         };
         Self { model, n_tokens: u32::try_from(n_tokens).unwrap_or(0), special, has_tokenizer }
     }

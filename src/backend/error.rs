@@ -97,6 +97,12 @@ pub enum ContextError {
     /// The file holds a vocabulary and no weights.
     #[error("the file holds only a vocabulary: there are no weights to run")]
     VocabularyOnly,
+    /// The backend computes no embeddings: choose one of llama.cpp's.
+    #[error("this backend computes no embeddings")]
+    NoEmbeddings,
+    /// [`Pooling::Rank`](super::Pooling::Rank) of a model without a classification head: it is no reranker.
+    #[error("the model has no classification head: it is not made to rank")]
+    NoRanking,
     /// More threads than the engine can run.
     #[error("{requested} threads requested, the limit is {limit}")]
     Threads {

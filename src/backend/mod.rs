@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod embedding;
 mod error;
 mod model;
 mod product;
@@ -28,6 +29,7 @@ mod roofline;
 mod vocabulary;
 
 pub use batch::{Batch, BatchError, BatchItem, Position, SequenceId, Token};
+pub use embedding::{BackendEmbedder, Pooling};
 pub use error::{ContextError, DecodeError, Ineligible, LoadError, Unavailable, VocabularyError};
 pub use model::{
     BackendContext, BackendModel, CancelToken, ContextLimits, ContextOptions, LoadRequest, Mapping, ModelShape,

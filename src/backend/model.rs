@@ -10,7 +10,9 @@ use std::{
     },
 };
 
-use super::{Batch, ContextError, DecodeError, ModelProfile, Position, SequenceId, Vocabulary};
+use super::{
+    BackendEmbedder, Batch, ContextError, DecodeError, ModelProfile, Pooling, Position, SequenceId, Vocabulary,
+};
 use crate::gguf::{Gguf, GgufError};
 
 /// What a backend is asked to load: a file that [`Gguf::open`] has validated.
@@ -106,6 +108,31 @@ pub trait BackendModel: fmt::Debug + Send + Sync {
     ///
     /// [`ContextError`], among others when the memory does not suffice.
     fn context(self: Arc<Self>, options: &ContextOptions) -> Result<Box<dyn BackendContext>, ContextError>;
+
+    /// How the model wants the states of its tokens pooled; `None` when its file does not say.
+    fn pooling(&self) -> Option<Pooling> {
+        None
+    }
+
+    /// The text that a reranker wants to read, with `{query}` and `{document}` in it; `None` when its file has none.
+    fn rerank_template(&self) -> Option<String> {
+        None
+    }
+
+    /// Opens what computes embeddings. [`ContextOptions::length`] is the longest sequence, [`ContextOptions::ubatch`]
+    /// bounds the tokens of a batch and [`ContextOptions::sequences`] its sequences.
+    ///
+    /// # Errors
+    ///
+    /// [`ContextError::NoEmbeddings`] from backends that do not provide this, otherwise as [`context`](Self::context).
+    fn embedder(
+        self: Arc<Self>,
+        options: &ContextOptions,
+        pooling: Pooling,
+    ) -> Result<Box<dyn BackendEmbedder>, ContextError> {
+        let _ = (options, pooling);
+        Err(ContextError::NoEmbeddings)
+    }
 }
 
 /// How to open a context. [`ContextOptions::default`] suits one conversation.

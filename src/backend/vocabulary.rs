@@ -50,6 +50,8 @@ pub struct SpecialTokens {
     pub eos: Option<Token>,
     /// End of turn.
     pub eot: Option<Token>,
+    /// Separator of two texts.
+    pub sep: Option<Token>,
     /// Padding.
     pub pad: Option<Token>,
     /// Line break.
@@ -58,6 +60,8 @@ pub struct SpecialTokens {
     pub add_bos: bool,
     /// Whether the model wants `eos` after the text.
     pub add_eos: bool,
+    /// Whether the model wants `sep` between two texts.
+    pub add_sep: bool,
 }
 
 /// How to tokenise.

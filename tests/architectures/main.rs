@@ -2,6 +2,7 @@
 #![cfg(all(feature = "cpu", feature = "synth", unix))]
 
 mod damage;
+mod embedding;
 mod file;
 mod hostile;
 mod models;

@@ -8,8 +8,20 @@ use crate::{
     program, run, stdout_of,
 };
 
-const COMMANDS: [&str; 10] =
-    ["run", "devices", "select", "inspect", "tokenize", "detokenize", "perplexity", "bench", "knobs", "completions"];
+const COMMANDS: [&str; 12] = [
+    "run",
+    "embed",
+    "rerank",
+    "devices",
+    "select",
+    "inspect",
+    "tokenize",
+    "detokenize",
+    "perplexity",
+    "bench",
+    "knobs",
+    "completions",
+];
 
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap()

@@ -160,3 +160,33 @@ fn perplexity_is_that_of_the_library() {
     let human = String::from_utf8(stdout_of(command(&[]).unwrap())).unwrap();
     assert!(human.starts_with("perplexity: "), "{human}");
 }
+
+#[test]
+fn embed_gives_a_vector_for_each_text_in_order() {
+    let folder = Folder::new();
+    let model = folder.model();
+    if !can_tokenize(&model) || crate::backends(true).iter().all(|id| id == "reference") {
+        return;
+    }
+    let embed = |arguments: &[&str]| program().arg("embed").arg(&model).args(arguments).output().unwrap();
+    let file = folder.file("texts.txt", "one text\n\nanother, longer text\n");
+    let report = json_of(embed(&["--pooling", "last", "--file", file.to_str().unwrap(), "--json"]));
+    let embeddings = report["embeddings"].as_array().unwrap();
+    assert_eq!((embeddings.len(), report["pooling"].as_str()), (2, Some("last")));
+    let again = json_of(embed(&["--pooling", "last", "--text", "another, longer text", "--json"]));
+    assert_eq!(again["embeddings"][0]["tokens"], embeddings[1]["tokens"]);
+    let norm = |value: &serde_json::Value| -> f64 {
+        value["vector"].as_array().unwrap().iter().map(|number| number.as_f64().unwrap().powi(2)).sum()
+    };
+    assert!(embeddings.iter().all(|embedding| (norm(embedding) - 1.0).abs() < 1e-4));
+    let human = String::from_utf8(stdout_of(embed(&["--pooling", "mean", "--text", "one"]))).unwrap();
+    assert_eq!(human.trim().split(' ').count() as u64, report["dimensions"].as_u64().unwrap());
+
+    crate::assert_fails(&embed(&["--text", "one"]), 4, &["names no pooling", "help: name one: --pooling"]);
+    let long = ["--pooling", "mean", "--ctx", "4", "--text", "many more words than four tokens hold"];
+    crate::assert_fails(&embed(&long), 7, &["text 0 has", "the limit is 4", "--truncate"]);
+    let cut = json_of(embed(&[&long[..], &["--truncate", "--json"]].concat()));
+    assert_eq!((&cut["embeddings"][0]["tokens"], &cut["embeddings"][0]["truncated"]), (&4.into(), &true.into()));
+    let output = program().arg("rerank").arg(&model).args(["--query", "a", "--document", "b"]).output().unwrap();
+    crate::assert_fails(&output, 4, &["no classification head"]);
+}

@@ -9,9 +9,9 @@ use gguf_loader::{
 };
 
 use crate::commands::{
-    bench::Bench, completions::Completions, convert::Convert, detokenize::Detokenize, devices::Devices, export::Export,
-    import::Import, inspect::Inspect, knobs::KnobsTable, perplexity::Perplexity, run::Run, select::Select,
-    tokenize::Tokenize,
+    bench::Bench, completions::Completions, convert::Convert, detokenize::Detokenize, devices::Devices, embed::Embed,
+    export::Export, import::Import, inspect::Inspect, knobs::KnobsTable, perplexity::Perplexity, rerank::Rerank,
+    run::Run, select::Select, tokenize::Tokenize,
 };
 
 /// The codes of [`Exit`](crate::failure::Exit), for people.
@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Tokenize(Tokenize),
     Detokenize(Detokenize),
     Perplexity(Perplexity),
+    Embed(Embed),
+    Rerank(Rerank),
     Bench(Bench),
     Knobs(KnobsTable),
     Completions(Completions),

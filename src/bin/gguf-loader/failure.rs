@@ -5,6 +5,7 @@ use std::{error::Error, path::Path, process::ExitCode};
 use gguf_loader::{
     backend::{self, ContextError, DecodeError, Ineligible, VocabularyError},
     convert::ConvertError,
+    embedding::EmbedError,
     generation::GenerateError,
     gguf::{GgufError, TensorProblem},
     import::{CacheError, ImportError},
@@ -284,6 +285,9 @@ impl From<ContextError> for Failure {
     fn from(error: ContextError) -> Self {
         let (exit, help) = match &error {
             ContextError::VocabularyOnly => (Exit::Model, None),
+            ContextError::NoEmbeddings => (Exit::Backend, Some(DEVICES)),
+            ContextError::NoRanking => (Exit::Model, Some("take a model that was made to rank, or compare embeddings")),
+            ContextError::Length { .. } => (Exit::Usage, Some("ask for a shorter context with --ctx N")),
             ContextError::Threads { .. } => {
                 (Exit::Usage, Some("leave --threads out for the number that suits the machine"))
             }
@@ -320,6 +324,27 @@ impl From<GenerateError> for Failure {
             | GenerateError::NoLogits
             | GenerateError::NoMemory
             | GenerateError::NotANumber => (Exit::Model, None),
+            _ => (Exit::Unexpected, None),
+        };
+        Self::new(exit, &error).with_help(help)
+    }
+}
+
+impl From<EmbedError> for Failure {
+    fn from(error: EmbedError) -> Self {
+        let (exit, help) = match error {
+            EmbedError::Context(error) => return error.into(),
+            EmbedError::Decode(error) => return error.into(),
+            EmbedError::Vocabulary(error) => return error.into(),
+            EmbedError::NoPooling => {
+                (Exit::Model, Some("name one: --pooling mean, or last for a model that generates"))
+            }
+            EmbedError::IsRanking => (Exit::Model, Some("`gguf-loader rerank` is for this model")),
+            EmbedError::TooLong { .. } => {
+                (Exit::Input, Some("let the end be left out with --truncate, or ask for more tokens with --ctx N"))
+            }
+            EmbedError::Empty { .. } => (Exit::Input, Some("leave it out")),
+            EmbedError::NoTokenizer | EmbedError::NotANumber { .. } => (Exit::Model, None),
             _ => (Exit::Unexpected, None),
         };
         Self::new(exit, &error).with_help(help)

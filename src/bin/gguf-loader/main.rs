@@ -48,6 +48,8 @@ fn run(command: Command, output: &mut Output) -> Result<(), Failure> {
         Command::Tokenize(command) => command.execute(output),
         Command::Detokenize(command) => command.execute(output),
         Command::Perplexity(command) => command.execute(output),
+        Command::Embed(command) => command.execute(output),
+        Command::Rerank(command) => command.execute(output),
         Command::Bench(command) => command.execute(output),
         Command::Knobs(command) => command.execute(output),
         Command::Completions(command) => command.execute(output),

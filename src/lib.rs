@@ -55,10 +55,12 @@
 
 pub mod backend;
 pub mod benchmark;
+pub mod chat;
 pub mod context;
 pub mod convert;
 pub mod generation;
 pub mod gguf;
+pub mod grammar;
 pub mod hardware;
 pub mod import;
 pub mod knobs;

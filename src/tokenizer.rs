@@ -4,7 +4,7 @@
 use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use crate::{
-    backend::{self, LoadRequest, SpecialTokens, Token, TokenizeOptions, Vocabulary, VocabularyError},
+    backend::{self, LoadRequest, SpecialTokens, TemplateSource, Token, TokenizeOptions, Vocabulary, VocabularyError},
     gguf::{Gguf, GgufError},
     import::{self, CacheError, ImportError, ImportOptions},
     knobs::{KnobError, Knobs},
@@ -83,6 +83,21 @@ impl Tokenizer {
         let mut bytes = Vec::new();
         self.vocabulary.detokenize(tokens, special, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// The chat template that comes with the model; `variant` names a further one, e.g. `tool_use`.
+    pub fn chat_template(&self, variant: Option<&str>) -> Option<String> {
+        self.vocabulary.chat_template(variant)
+    }
+
+    /// A template for this model's special tokens.
+    pub fn template_source(&self, text: impl Into<String>) -> TemplateSource {
+        let text_of = |token: Option<Token>| {
+            let bytes = token.and_then(|token| self.detokenize(&[token], true).ok()).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let SpecialTokens { bos, eos, .. } = *self.special();
+        TemplateSource { text: text.into(), bos: text_of(bos), eos: text_of(eos) }
     }
 
     /// A decoder for tokens that arrive one by one.

@@ -1,4 +1,4 @@
-//! Declarations of `shim.h`: keep the two in step.
+//! Declarations of `shim.h` and `chat.h`: keep them in step.
 
 use std::{
     ffi::{c_char, c_void},
@@ -16,6 +16,42 @@ pub(crate) struct Product {
     _opaque: [u8; 0],
 }
 
+/// `gl_chat_template`.
+#[repr(C)]
+pub(crate) struct ChatTemplate {
+    _opaque: [u8; 0],
+}
+
+/// `gl_chat_parser`.
+#[repr(C)]
+pub(crate) struct ChatParser {
+    _opaque: [u8; 0],
+}
+
+// `chat.h`.
+unsafe extern "C" {
+    pub(crate) fn gl_text_free(text: *mut c_char);
+    pub(crate) fn gl_chat_template_new(
+        source: *const c_char,
+        length: usize,
+        bos: *const c_char,
+        eos: *const c_char,
+        error: *mut *mut c_char,
+    ) -> *mut ChatTemplate;
+    pub(crate) fn gl_chat_template_free(chat_template: *mut ChatTemplate);
+    pub(crate) fn gl_chat_template_abilities(chat_template: *const ChatTemplate) -> *mut c_char;
+    pub(crate) fn gl_chat_template_render(chat_template: *const ChatTemplate, request: *const c_char) -> *mut c_char;
+    pub(crate) fn gl_chat_parser_new(description: *const c_char, error: *mut *mut c_char) -> *mut ChatParser;
+    pub(crate) fn gl_chat_parser_free(parser: *mut ChatParser);
+    pub(crate) fn gl_chat_parser_parse(
+        parser: *const ChatParser,
+        text: *const c_char,
+        length: usize,
+        partial: bool,
+    ) -> *mut c_char;
+}
+
+// `shim.h`.
 unsafe extern "C" {
     pub(crate) fn gl_last_error() -> *const c_char;
     pub(crate) fn gl_knows_architecture(name: *const c_char) -> bool;

@@ -39,6 +39,12 @@ pub trait Vocabulary: fmt::Debug + Send + Sync {
     fn detokenize(&self, tokens: &[Token], special: bool, bytes: &mut Vec<u8>) -> Result<(), VocabularyError> {
         tokens.iter().try_for_each(|&token| self.append_piece(token, special, bytes))
     }
+
+    /// The chat template that comes with the model; `variant` names a further one, e.g. `tool_use`.
+    fn chat_template(&self, variant: Option<&str>) -> Option<String> {
+        let _ = variant;
+        None
+    }
 }
 
 /// The tokens with a meaning of their own.

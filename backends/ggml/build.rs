@@ -43,9 +43,9 @@ impl Source {
     }
 }
 
-/// Compiles `shim.cpp` and `chat.cpp`: every call into llama.cpp that may throw, with the exception turned into an error.
+/// Compiles `shim.cpp`, `chat.cpp` and `grammar.cpp`: every call into llama.cpp that may throw, with the exception turned into an error.
 pub(crate) fn build_shim(source: &Source) {
-    for file in ["shim.cpp", "shim.h", "chat.cpp", "chat.h"] {
+    for file in ["shim.cpp", "shim.h", "chat.cpp", "chat.h", "grammar.cpp", "grammar.h", "answer.h"] {
         println!("cargo:rerun-if-changed=backends/ggml/{file}");
     }
     use_compiler_launcher();
@@ -67,10 +67,11 @@ pub(crate) fn build_shim(source: &Source) {
         .include(source.llama("src"))
         .include(source.ggml().join("include"))
         .include(source.ggml().join("src"))
-        // Only for chat.cpp, which names its headers from here: `common/chat.h`.
+        // For headers that are named from here: `common/chat.h`.
         .include(&source.llama)
         .file("backends/ggml/shim.cpp")
         .file("backends/ggml/chat.cpp")
+        .file("backends/ggml/grammar.cpp")
         .debug(false)
         .compile("gguf_loader_shim");
 }

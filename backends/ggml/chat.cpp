@@ -1,12 +1,9 @@
 #include "chat.h"
 
+#include "answer.h"
 #include "common/chat.h"
 #include "common/jinja/lexer.h"
-#include "common/log.h"
 
-#include <cstdlib>
-#include <cstring>
-#include <exception>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -20,38 +17,6 @@ namespace {
 // and from what exhausts the stack of a thread.
 constexpr int DEEPEST = 200;
 constexpr int LONGEST = 1000;
-
-char * owned(const std::string & text) {
-    char * copy = static_cast<char *>(std::malloc(text.size() + 1));
-    if (copy) {
-        std::memcpy(copy, text.c_str(), text.size() + 1);
-    }
-    return copy;
-}
-
-char * failure(const char * message) {
-    try {
-        json result = json::object();
-        result["error"] = std::string(message);
-        return owned(result.dump_safe());
-    } catch (...) {
-        return nullptr;
-    }
-}
-
-// Runs `call`; an exception becomes the error text, and `failed` the result.
-template <typename Result, typename Call> Result guarded(Result failed, char ** error, Call call) {
-    // llama.cpp's second log writes to the terminal. Nothing in it is said nowhere else.
-    common_log_set_verbosity_thold(-1);
-    try {
-        return call();
-    } catch (const std::exception & exception) {
-        *error = failure(exception.what());
-    } catch (...) {
-        *error = failure("unknown C++ exception");
-    }
-    return failed;
-}
 
 template <typename Call> char * answered(Call call) {
     char * error = nullptr;

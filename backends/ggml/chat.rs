@@ -133,7 +133,7 @@ impl ReplyParser for LlamaReplyParser {
 }
 
 /// A text that the shim allocated.
-struct Answer(*mut c_char);
+pub(super) struct Answer(pub(super) *mut c_char);
 
 impl Answer {
     /// The answer, or the message of the error in its place.
@@ -152,7 +152,7 @@ impl Answer {
     }
 
     /// The message, where there is nothing but an error to expect.
-    fn failure(&self) -> String {
+    pub(super) fn failure(&self) -> String {
         self.read::<()>().err().unwrap_or_default()
     }
 

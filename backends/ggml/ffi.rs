@@ -1,4 +1,4 @@
-//! Declarations of `shim.h` and `chat.h`: keep them in step.
+//! Declarations of `shim.h`, `chat.h` and `grammar.h`: keep them in step.
 
 use std::{
     ffi::{c_char, c_void},
@@ -49,6 +49,28 @@ unsafe extern "C" {
         length: usize,
         partial: bool,
     ) -> *mut c_char;
+}
+
+/// `gl_grammar`.
+#[repr(C)]
+pub(crate) struct Grammar {
+    _opaque: [u8; 0],
+}
+
+// `grammar.h`.
+unsafe extern "C" {
+    pub(crate) fn gl_grammar_new(
+        vocab: *const sys::llama_vocab,
+        gbnf: *const c_char,
+        lazy: bool,
+        patterns: *mut *const c_char,
+        n_patterns: usize,
+        error: *mut *mut c_char,
+    ) -> *mut Grammar;
+    pub(crate) fn gl_grammar_free(grammar: *mut Grammar);
+    pub(crate) fn gl_grammar_allows(grammar: *mut Grammar, token: sys::llama_token) -> bool;
+    pub(crate) fn gl_grammar_mask(grammar: *mut Grammar, logits: *mut f32, count: i32) -> i32;
+    pub(crate) fn gl_grammar_accept(grammar: *mut Grammar, token: sys::llama_token) -> bool;
 }
 
 // `shim.h`.

@@ -2,8 +2,8 @@
 //!
 //! This folder and the tiers' registrations are the only places that call llama.cpp. Three rules keep them sound:
 //!
-//! * **No exception and no panic crosses the border.** What may throw is called through `shim.cpp` and
-//!   `chat.cpp`; callbacks catch panics.
+//! * **No exception and no panic crosses the border.** What may throw is called through `shim.cpp`,
+//!   `chat.cpp` and `grammar.cpp`; callbacks catch panics.
 //! * **No call reaches a GGML_ASSERT.** Files are validated by [`gguf`](crate::gguf) first, batches by
 //!   [`Batch::check`](crate::backend::Batch::check), and each function here states the checks that it relies on.
 //! * **A model's tier is fixed when it is loaded.** See [`process`].
@@ -11,6 +11,7 @@
 mod chat;
 mod context;
 pub(crate) mod ffi;
+mod grammar;
 mod log;
 mod measure;
 mod memory;

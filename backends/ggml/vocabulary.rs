@@ -10,10 +10,14 @@ use llama_cpp_sys_2 as sys;
 
 use super::{
     ENGINE, ffi,
+    grammar::LlamaGrammar,
     log::capture_errors,
     model::{RawModel, message},
 };
-use crate::backend::{SpecialTokens, Token, TokenizeOptions, Vocabulary, VocabularyError};
+use crate::backend::{
+    GrammarEngineError, GrammarMatcher, GrammarTrigger, SpecialTokens, Token, TokenizeOptions, Vocabulary,
+    VocabularyError,
+};
 
 /// The vocabulary of a loaded model.
 #[derive(Debug)]
@@ -136,6 +140,17 @@ impl Vocabulary for LlamaVocabulary {
             // SAFETY: the ids are in range, and both buffers valid for their lengths.
             unsafe { ffi::gl_detokenize(self.raw(), ids.as_ptr(), count, buffer, capacity, special) }
         })
+    }
+
+    fn grammar(
+        &self,
+        gbnf: &str,
+        triggers: Option<&[GrammarTrigger]>,
+    ) -> Result<Box<dyn GrammarMatcher>, GrammarEngineError> {
+        if !self.has_tokenizer {
+            return Err(GrammarEngineError::Unsupported);
+        }
+        Ok(Box::new(LlamaGrammar::new(self.model.clone(), self.n_tokens, gbnf, triggers)?))
     }
 
     fn chat_template(&self, variant: Option<&str>) -> Option<String> {

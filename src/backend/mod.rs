@@ -21,6 +21,7 @@
 mod batch;
 mod chat;
 mod error;
+mod grammar;
 mod model;
 mod product;
 mod profile;
@@ -34,6 +35,7 @@ pub use chat::{
     ReplyGrammar, ReplyParser, Role, TemplateAbilities, TemplateError, TemplateSource, Tool, ToolCall, ToolChoice,
 };
 pub use error::{ContextError, DecodeError, Ineligible, LoadError, Unavailable, VocabularyError};
+pub use grammar::{GrammarEngineError, GrammarMatcher, GrammarMismatch};
 pub use model::{
     BackendContext, BackendModel, CancelToken, ContextLimits, ContextOptions, LoadRequest, Mapping, ModelShape,
     SequenceEdit,

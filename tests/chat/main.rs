@@ -2,6 +2,8 @@
 //!
 //! Templates need a backend that runs them. Without one, the tests that use them say that they were skipped.
 
+mod session;
+mod structured;
 mod templates;
 
 use gguf_loader::{

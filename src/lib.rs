@@ -25,6 +25,8 @@
 //! * A [`Context`] is a KV cache and the threads that compute on it. It takes a [`Batch`](backend::Batch) of tokens of one
 //!   or more sequences and gives logits; [`Context::generate`] loops over that.
 //! * A [`Tokenizer`] turns text into tokens and back; it can be loaded without the weights.
+//! * A [`ChatSession`](chat::ChatSession) is a conversation: it uses the model's own template, keeps what it computed, and calls
+//!   [tools](chat::Tool). A [`Grammar`](grammar::Grammar) is what a model is allowed to write.
 //! * A [`Backend`](backend::Backend) is one way to run a model. Backends register themselves at compile time; a program
 //!   may add its own with [`register_backend!`].
 //! * [`select`] ranks the backends: a pure function of the [`Hardware`](hardware::Hardware), the model's

@@ -257,6 +257,6 @@ fn line_of(message: &str, source: &str) -> Option<u32> {
     let caret = lines.next()?.strip_suffix('^')?.len();
     let excerpt = lines.next()?.strip_prefix("...")?.strip_suffix("...")?.replace('↵', "\n");
     let start = source.find(&excerpt)?;
-    let before = source.as_bytes().get(..start + caret.checked_sub(3)?)?;
+    let before = source.as_bytes().get(..(start + caret.checked_sub(3)?).min(source.len()))?;
     u32::try_from(before.iter().filter(|&&byte| byte == b'\n').count() + 1).ok()
 }

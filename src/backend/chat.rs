@@ -255,6 +255,9 @@ pub enum TemplateError {
     /// A call must be made, and there are no tools.
     #[error("a tool call is required, and no tools are given")]
     NoTools,
+    /// The template has no form for calls, so that a call cannot be asked for: give a template that has.
+    #[error("the chat template has no form for tool calls")]
+    NoToolCalls,
     /// The name of a tool is empty or has characters that no template expects.
     #[error("`{0}` cannot be the name of a tool: use letters, digits, `_` and `-`")]
     ToolName(String),

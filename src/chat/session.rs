@@ -230,6 +230,7 @@ impl ChatSession {
         // What the prompt has of the reply already is not news.
         let mut deltas = Deltas::after(rendered.parser.parse("", false).unwrap_or_default());
         let mut events = Vec::new();
+        let (mut last_read, mut reading) = (start, Duration::ZERO);
         decoding.prompt(&tokens)?;
         let finish = 'reply: loop {
             let token = match decoding.next(&self.tokenizer, self.chooser.as_mut()) {
@@ -242,9 +243,13 @@ impl ChatSession {
             if usage.reply_tokens == 1 {
                 usage.prompt_time = start.elapsed();
             }
-            let grew = text.push(token)?;
-            if grew && let Ok(reply) = rendered.parser.parse(text.visible(), false) {
-                deltas.push(&reply, &mut events);
+            // A parser reads from the beginning each time. In a long reply it rests between two readings for longer than one
+            // takes, so that it never costs more than a small part of the time.
+            if text.push(token)? && last_read.elapsed() >= reading * 20 {
+                let begin = Instant::now();
+                let reply = rendered.parser.parse(text.visible(), false);
+                (last_read, reading) = (Instant::now(), begin.elapsed());
+                deltas.push(&reply.unwrap_or_default(), &mut events);
                 for event in events.drain(..) {
                     if on_event(&event).is_break() {
                         break 'reply ChatFinish::Stopped;

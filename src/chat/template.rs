@@ -65,7 +65,7 @@ impl ChatTemplate {
             Some(tool_use) if !prompt.tools.is_empty() => tool_use,
             _ => &self.plain,
         };
-        template.render(&RenderRequest {
+        let rendered = template.render(&RenderRequest {
             messages: &prompt.messages,
             tools: &prompt.tools,
             tool_choice: prompt.tool_choice.clone(),
@@ -73,7 +73,12 @@ impl ChatTemplate {
             ending: prompt.ending,
             thinking: prompt.thinking,
             arguments: &prompt.arguments,
-        })
+        })?;
+        let must_call = matches!(prompt.tool_choice, ToolChoice::Required | ToolChoice::Named(_));
+        match must_call && rendered.grammar.is_none() {
+            true => Err(TemplateError::NoToolCalls),
+            false => Ok(rendered),
+        }
     }
 }
 

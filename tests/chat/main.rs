@@ -2,6 +2,8 @@
 //!
 //! Templates need a backend that runs them. Without one, the tests that use them say that they were skipped.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the functions that the tests share are tests too")]
+
 mod session;
 mod structured;
 mod templates;

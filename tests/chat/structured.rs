@@ -98,8 +98,13 @@ fn schema() -> impl Strategy<Value = Value> {
             json!({"type": "number", "minimum": a.min(b), "exclusiveMaximum": a.max(b) + 3.0})
         }),
         (0..4_u32, 0..9_u32).prop_map(|(a, b)| json!({"type": "string", "minLength": a, "maxLength": a + b})),
-        proptest::sample::select(vec!["^[a-z]{1,8}$", r"^\d+(\.\d{2})?$", r#"^["\\]{2}|x$"#, "^(?:ab|[^a-z]){0,3}$"])
-            .prop_map(|pattern| json!({"type": "string", "pattern": pattern})),
+        proptest::sample::select(vec![
+            "^[a-z]{1,8}$",
+            r"^\d+(\.\d{2})?$",
+            r#"^(?:["\\]{2}|x)$"#,
+            "^(?:ab|[^a-z]){0,3}$"
+        ])
+        .prop_map(|pattern| json!({"type": "string", "pattern": pattern})),
         proptest::sample::select(vec!["date", "time", "date-time", "uuid"])
             .prop_map(|format| json!({"type": "string", "format": format})),
         constant.clone().prop_map(|value| json!({"const": value})),
@@ -133,9 +138,10 @@ fn schema() -> impl Strategy<Value = Value> {
 #[test]
 fn whatever_is_generated_under_a_random_schema_parses_and_validates() {
     let Some(model) = model() else { return };
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(150);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(60);
     let mut context = model.context(&ContextOptions::default()).unwrap();
-    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases, max_shrink_iters: 100, failure_persistence: None, ..Config::default() });
     let context = std::cell::RefCell::new(&mut context);
     let result = runner.run(&(schema(), any::<u64>()), |(schema, seed)| {
         // A reference within what was put into another schema does not begin at its root any more.
@@ -143,8 +149,8 @@ fn whatever_is_generated_under_a_random_schema_parses_and_validates() {
             Err(SchemaError::Reference { .. }) => return Err(TestCaseError::reject("nested $defs")),
             grammar => grammar.map_err(|error| TestCaseError::fail(error.to_string()))?,
         };
-        let text = generate(&mut context.borrow_mut(), &grammar, seed, 4000);
-        let text = text.ok_or_else(|| TestCaseError::fail("4000 tokens and no end"))?;
+        let text = generate(&mut context.borrow_mut(), &grammar, seed, 1900);
+        let text = text.ok_or_else(|| TestCaseError::fail("1900 tokens and no end"))?;
         let value: Value =
             serde_json::from_str(&text).map_err(|error| TestCaseError::fail(format!("{error}: {text}")))?;
         let validator = jsonschema::validator_for(&schema).unwrap();
@@ -172,7 +178,7 @@ fn whatever_is_generated_under_a_regular_expression_matches_it() {
     ];
     for (pattern, fits) in cases {
         for seed in 0..20 {
-            let text = generate(&mut context, &Grammar::regex(pattern).unwrap(), seed, 3000).unwrap();
+            let text = generate(&mut context, &Grammar::regex(pattern).unwrap(), seed, 1900).unwrap();
             assert!(fits(&text), "{text:?} does not match {pattern}");
         }
     }
@@ -193,7 +199,7 @@ fn what_no_grammar_can_keep_is_an_error_that_names_it() {
         (json!({"properties": {"a": {"type": "string", "not": {}}}}), unsupported("/properties/a", "not")),
         (json!({"type": "integer", "multipleOf": 3}), unsupported("", "multipleOf")),
         (overlapping, unsupported("/oneOf", "oneOf with schemas that one value may fit")),
-        (node, impossible("/$defs/node")),
+        (node, impossible("")),
         (json!({"$ref": "#"}), impossible("")),
         (json!({"type": "integer", "minimum": 3, "maximum": 2}), impossible("")),
         (json!({"type": "array", "items": false, "minItems": 1}), impossible("/items")),

@@ -1,27 +1,20 @@
 //! Conversations with a trained model, SmolLM2-135M-Instruct, which `GGUF_LOADER_TEST_MODEL` names.
 
-use std::{
-    num::NonZeroU32,
-    ops::ControlFlow,
-    path::PathBuf,
-    sync::{Arc, Mutex, OnceLock},
-};
+use std::{num::NonZeroU32, ops::ControlFlow, path::PathBuf, sync::OnceLock};
 
 use gguf_loader::{
     Model,
     backend::ContextOptions,
     chat::{
         ChatError, ChatFinish, ChatPrompt, ChatSession, Message, ReplyEvent, ReplyOptions, Role, TemplateError, Tool,
-        ToolChoice, Toolbox,
+        ToolChoice,
     },
     generation::GenerateOptions,
     grammar::Grammar,
 };
 use schemars::JsonSchema;
-use serde::Deserialize;
 
-use crate::parsed;
-use crate::structured::{by_chance, load_with_tokenizer};
+use crate::structured::load_with_tokenizer;
 
 fn session() -> Option<ChatSession> {
     static MODEL: OnceLock<Option<Model>> = OnceLock::new();
@@ -120,59 +113,13 @@ fn the_model_continues_what_it_is_given() {
     assert_eq!(session.messages().len(), 2);
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
-#[allow(dead_code)]
-struct City {
-    /// The name.
-    #[schemars(length(max = 20))]
-    name: String,
-    population_in_millions: f64,
-    /// Whether ships can reach it.
-    has_port: bool,
-    #[schemars(length(max = 3))]
-    languages: Vec<Language>,
-    founded: Option<i32>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Language {
-    French,
-    German,
-    English,
-}
-
-#[test]
-fn a_value_of_a_type_is_what_the_type_says() {
-    let Some(mut session) = session() else { return };
-    session.push(Message::user("Describe Marseille as JSON."));
-    let city: City = session.reply_as(&at_most(400)).unwrap();
-    assert!(!city.name.is_empty(), "{city:?}");
-    // Whatever chance makes of it.
-    for seed in 0..3 {
-        session.set_chooser(by_chance(seed, 1.0));
-        session.push(Message::user("Describe another city as JSON."));
-        match session.reply_as::<City>(&at_most(400)) {
-            Ok(_) | Err(ChatError::Unfinished(ChatFinish::MaxTokens | ChatFinish::ContextFull)) => {}
-            Err(ChatError::PromptTooLong { .. }) => break,
-            Err(error) => panic!("{error:?}"),
-        }
-    }
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
+/// What a tool takes.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "only its schema is asked for")]
 struct Weather {
     /// The city.
     #[schemars(length(min = 1, max = 20))]
     city: String,
-}
-
-/// A session with the template of Qwen2.5, which speaks of tools as SmolLM2's does not, and uses the same special tokens.
-fn session_with_tools() -> Option<ChatSession> {
-    let text =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/chat/templates/qwen2.5.jinja"));
-    let context = session()?.context().model().context(&ContextOptions::default()).unwrap();
-    Some(ChatSession::with_template(context, parsed(&text.unwrap())?.unwrap()).unwrap())
 }
 
 #[test]
@@ -185,51 +132,6 @@ fn a_call_that_the_template_has_no_form_for_is_an_error() {
 
 fn weather() -> Vec<Tool> {
     vec![Tool::of::<Weather>("get_weather", "Says what the weather is like in a city.")]
-}
-
-#[test]
-fn a_call_that_is_required_is_made_and_parses() {
-    let Some(mut session) = session_with_tools() else { return };
-    session.push(Message::user("What is the weather in Paris?"));
-    // The beginning of a call: a model this small would talk about the weather first, for longer than a test may take.
-    session.push(Message::assistant("<tool_call>"));
-    let options = at_most(60).with_tools(weather()).with_tool_choice(ToolChoice::Required);
-    let (mut named, mut arguments) = (Vec::new(), String::new());
-    let reply = session.reply(&options, |event| {
-        match event {
-            ReplyEvent::ToolCall { name, .. } => named.push(name.clone()),
-            ReplyEvent::Arguments { delta, .. } => arguments += delta,
-            _ => {}
-        }
-        ControlFlow::Continue(())
-    });
-    let reply = reply.unwrap();
-    assert_eq!(reply.finish, ChatFinish::ToolCalls, "{:?}", reply.message);
-    let call = &reply.message.tool_calls[0];
-    assert_eq!((call.name.as_str(), call.id.len()), ("get_weather", 9));
-    assert!(!call.arguments_as::<Weather>().unwrap().city.is_empty());
-    assert_eq!((named, arguments), (vec!["get_weather".to_owned()], call.arguments.clone()));
-}
-
-#[test]
-fn results_go_back_to_the_model_and_the_loop_has_a_bound() {
-    let Some(mut session) = session_with_tools() else { return };
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let noted = asked.clone();
-    let mut toolbox = Toolbox::new().with("get_weather", "Says what the weather is like.", move |weather: Weather| {
-        noted.lock().unwrap().push(weather.city);
-        Ok::<_, String>("sunny, 21 degrees")
-    });
-    session.push(Message::user("What is the weather in Paris?"));
-    session.push(Message::assistant("<tool_call>"));
-    let options = at_most(60).with_tool_choice(ToolChoice::Required);
-    let result = session.reply_with_tools(&mut toolbox, &options, NonZeroU32::MIN, on);
-    assert!(matches!(result, Err(ChatError::Rounds(1))), "{result:?}");
-    assert_eq!(asked.lock().unwrap().len(), 1);
-    assert_eq!(session.messages().last().unwrap().role, Role::Tool);
-    // The session is as good as before.
-    let reply = session.reply(&at_most(40), on).unwrap();
-    assert!(reply.usage.reply_tokens > 0);
 }
 
 #[test]

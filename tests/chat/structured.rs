@@ -166,7 +166,8 @@ fn whatever_is_generated_under_a_random_schema_parses_and_validates() {
 fn whatever_is_generated_under_a_regular_expression_matches_it() {
     let Some(model) = model() else { return };
     let mut context = model.context(&ContextOptions::default()).unwrap();
-    let cases: [(&str, &dyn Fn(&str) -> bool); 3] = [
+    type Fits = dyn Fn(&str) -> bool;
+    let cases: [(&str, &Fits); 3] = [
         (r"\d{3}-[a-f]+?x{0,3}$", &|text| {
             let (digits, rest) = text.split_once('-').unwrap_or_default();
             digits.len() == 3

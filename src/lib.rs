@@ -27,6 +27,8 @@
 //! * A [`Tokenizer`] turns text into tokens and back; it can be loaded without the weights.
 //! * An [`Embedder`](embedding::Embedder) turns texts into vectors, a [`Reranker`](embedding::Reranker) orders documents
 //!   by how well they answer a query.
+//! * A [`ChatSession`](chat::ChatSession) is a conversation: it uses the model's own template, keeps what it computed, and calls
+//!   [tools](chat::Tool). A [`Grammar`](grammar::Grammar) is what a model is allowed to write.
 //! * A [`Backend`](backend::Backend) is one way to run a model. Backends register themselves at compile time; a program
 //!   may add its own with [`register_backend!`].
 //! * [`select`] ranks the backends: a pure function of the [`Hardware`](hardware::Hardware), the model's
@@ -57,11 +59,13 @@
 
 pub mod backend;
 pub mod benchmark;
+pub mod chat;
 pub mod context;
 pub mod convert;
 pub mod embedding;
 pub mod generation;
 pub mod gguf;
+pub mod grammar;
 pub mod hardware;
 pub mod import;
 pub mod knobs;

@@ -4,7 +4,10 @@
 use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use crate::{
-    backend::{self, LoadRequest, SpecialTokens, Token, TokenizeOptions, Vocabulary, VocabularyError},
+    backend::{
+        self, GrammarEngineError, GrammarMatcher, GrammarTrigger, LoadRequest, SpecialTokens, TemplateSource, Token,
+        TokenizeOptions, Vocabulary, VocabularyError,
+    },
     gguf::{Gguf, GgufError},
     import::{self, CacheError, ImportError, ImportOptions},
     knobs::{KnobError, Knobs},
@@ -85,6 +88,30 @@ impl Tokenizer {
         Ok(bytes)
     }
 
+    /// The chat template that comes with the model; `variant` names a further one, e.g. `tool_use`.
+    pub fn chat_template(&self, variant: Option<&str>) -> Option<String> {
+        self.vocabulary.chat_template(variant)
+    }
+
+    /// A template for this model's special tokens.
+    pub fn template_source(&self, text: impl Into<String>) -> TemplateSource {
+        let text_of = |token: Option<Token>| {
+            let bytes = token.and_then(|token| self.detokenize(&[token], true).ok()).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let SpecialTokens { bos, eos, .. } = *self.special();
+        TemplateSource { text: text.into(), bos: text_of(bos), eos: text_of(eos) }
+    }
+
+    /// A grammar in GBNF over the vocabulary.
+    pub(crate) fn grammar(
+        &self,
+        gbnf: &str,
+        triggers: Option<&[GrammarTrigger]>,
+    ) -> Result<Box<dyn GrammarMatcher>, GrammarEngineError> {
+        self.vocabulary.grammar(gbnf, triggers)
+    }
+
     /// A decoder for tokens that arrive one by one.
     pub fn stream(&self) -> TextStream {
         TextStream { tokenizer: self.clone(), pending: Vec::new() }
@@ -130,7 +157,16 @@ impl TextStream {
     ///
     /// [`VocabularyError::Token`] when the vocabulary does not have it.
     pub fn push(&mut self, token: Token, text: &mut String) -> Result<(), VocabularyError> {
-        self.tokenizer.vocabulary.append_piece(token, false, &mut self.pending)?;
+        self.push_as(token, false, text)
+    }
+
+    /// Like [`push`](Self::push); a control token is written only with `special`.
+    ///
+    /// # Errors
+    ///
+    /// [`VocabularyError::Token`] when the vocabulary does not have it.
+    pub fn push_as(&mut self, token: Token, special: bool, text: &mut String) -> Result<(), VocabularyError> {
+        self.tokenizer.vocabulary.append_piece(token, special, &mut self.pending)?;
         take_complete(&mut self.pending, text);
         Ok(())
     }

@@ -13,8 +13,9 @@ pub(super) use tiers::Tier;
 use super::ggml::{self, CpuRegistration, LlamaModel, LlamaProduct, TernaryKernels};
 use crate::{
     backend::{
-        Backend, BackendModel, Device, DeviceKind, Ineligible, LoadError, LoadRequest, Matrix, ModelProfile, Product,
-        ProductError, Rates, Score, Unavailable, Vocabulary, roofline,
+        Backend, BackendModel, CompiledTemplate, Device, DeviceKind, Ineligible, LoadError, LoadRequest, Matrix,
+        ModelProfile, Product, ProductError, Rates, Score, TemplateError, TemplateSource, Unavailable, Vocabulary,
+        roofline,
     },
     hardware::Hardware,
 };
@@ -131,6 +132,10 @@ impl Backend for CpuBackend {
 
     fn vocabulary(&self, request: &LoadRequest<'_>) -> Option<Result<Arc<dyn Vocabulary>, LoadError>> {
         Some(ggml::load_vocabulary(request))
+    }
+
+    fn chat_template(&self, source: &TemplateSource) -> Option<Result<Arc<dyn CompiledTemplate>, TemplateError>> {
+        Some(ggml::compile_template(source))
     }
 }
 

@@ -43,10 +43,11 @@ impl Source {
     }
 }
 
-/// Compiles `shim.cpp`: every call into llama.cpp that may throw, with the exception turned into an error.
+/// Compiles `shim.cpp`, `chat.cpp` and `grammar.cpp`: every call into llama.cpp that may throw, with the exception turned into an error.
 pub(crate) fn build_shim(source: &Source) {
-    println!("cargo:rerun-if-changed=backends/ggml/shim.cpp");
-    println!("cargo:rerun-if-changed=backends/ggml/shim.h");
+    for file in ["shim.cpp", "shim.h", "chat.cpp", "chat.h", "grammar.cpp", "grammar.h", "answer.h"] {
+        println!("cargo:rerun-if-changed=backends/ggml/{file}");
+    }
     use_compiler_launcher();
     let mut build = cc::Build::new();
     if env::var_os("CARGO_FEATURE_BITNET").is_some() {
@@ -61,11 +62,16 @@ pub(crate) fn build_shim(source: &Source) {
         .warnings(true)
         .extra_warnings(false)
         .flag_if_supported("-Wno-unused-parameter")
+        .flag_if_supported("-Wno-unused-function") // of llama.cpp's Jinja headers
         .include(source.llama("include"))
         .include(source.llama("src"))
         .include(source.ggml().join("include"))
         .include(source.ggml().join("src"))
+        // For headers that are named from here: `common/chat.h`.
+        .include(&source.llama)
         .file("backends/ggml/shim.cpp")
+        .file("backends/ggml/chat.cpp")
+        .file("backends/ggml/grammar.cpp")
         .debug(false)
         .compile("gguf_loader_shim");
 }

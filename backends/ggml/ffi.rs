@@ -1,4 +1,4 @@
-//! Declarations of `shim.h`: keep the two in step.
+//! Declarations of `shim.h`, `chat.h` and `grammar.h`: keep them in step.
 
 use std::{
     ffi::{c_char, c_void},
@@ -16,6 +16,64 @@ pub(crate) struct Product {
     _opaque: [u8; 0],
 }
 
+/// `gl_chat_template`.
+#[repr(C)]
+pub(crate) struct ChatTemplate {
+    _opaque: [u8; 0],
+}
+
+/// `gl_chat_parser`.
+#[repr(C)]
+pub(crate) struct ChatParser {
+    _opaque: [u8; 0],
+}
+
+// `chat.h`.
+unsafe extern "C" {
+    pub(crate) fn gl_text_free(text: *mut c_char);
+    pub(crate) fn gl_chat_template_new(
+        source: *const c_char,
+        length: usize,
+        bos: *const c_char,
+        eos: *const c_char,
+        error: *mut *mut c_char,
+    ) -> *mut ChatTemplate;
+    pub(crate) fn gl_chat_template_free(chat_template: *mut ChatTemplate);
+    pub(crate) fn gl_chat_template_abilities(chat_template: *const ChatTemplate) -> *mut c_char;
+    pub(crate) fn gl_chat_template_render(chat_template: *const ChatTemplate, request: *const c_char) -> *mut c_char;
+    pub(crate) fn gl_chat_parser_new(description: *const c_char, error: *mut *mut c_char) -> *mut ChatParser;
+    pub(crate) fn gl_chat_parser_free(parser: *mut ChatParser);
+    pub(crate) fn gl_chat_parser_parse(
+        parser: *const ChatParser,
+        text: *const c_char,
+        length: usize,
+        partial: bool,
+    ) -> *mut c_char;
+}
+
+/// `gl_grammar`.
+#[repr(C)]
+pub(crate) struct Grammar {
+    _opaque: [u8; 0],
+}
+
+// `grammar.h`.
+unsafe extern "C" {
+    pub(crate) fn gl_grammar_new(
+        vocab: *const sys::llama_vocab,
+        gbnf: *const c_char,
+        lazy: bool,
+        patterns: *mut *const c_char,
+        n_patterns: usize,
+        error: *mut *mut c_char,
+    ) -> *mut Grammar;
+    pub(crate) fn gl_grammar_free(grammar: *mut Grammar);
+    pub(crate) fn gl_grammar_allows(grammar: *mut Grammar, token: sys::llama_token) -> bool;
+    pub(crate) fn gl_grammar_mask(grammar: *mut Grammar, logits: *mut f32, count: i32) -> i32;
+    pub(crate) fn gl_grammar_accept(grammar: *mut Grammar, token: sys::llama_token) -> bool;
+}
+
+// `shim.h`.
 unsafe extern "C" {
     pub(crate) fn gl_last_error() -> *const c_char;
     pub(crate) fn gl_knows_architecture(name: *const c_char) -> bool;

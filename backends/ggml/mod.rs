@@ -1,15 +1,18 @@
-//! What all llama.cpp-based backends share: owners of raw pointers, process set-up, the C++ shim.
+//! What all llama.cpp-based backends share: owners of raw pointers, process set-up, the C++ shims.
 //!
 //! This folder and the tiers' registrations are the only places that call llama.cpp. Three rules keep them sound:
 //!
-//! * **No exception and no panic crosses the border.** What may throw is called through `shim.cpp`; callbacks catch panics.
+//! * **No exception and no panic crosses the border.** What may throw is called through `shim.cpp`,
+//!   `chat.cpp` and `grammar.cpp`; callbacks catch panics.
 //! * **No call reaches a GGML_ASSERT.** Files are validated by [`gguf`](crate::gguf) first, batches by
 //!   [`Batch::check`](crate::backend::Batch::check), and each function here states the checks that it relies on.
 //! * **A model's tier is fixed when it is loaded.** See [`process`].
 
+mod chat;
 mod context;
 mod embedder;
 pub(crate) mod ffi;
+mod grammar;
 mod log;
 mod measure;
 mod memory;
@@ -19,6 +22,7 @@ mod product;
 mod threadpool;
 mod vocabulary;
 
+pub(crate) use chat::compile_template;
 #[cfg(feature = "bitnet")]
 pub(crate) use measure::TERNARY;
 pub(crate) use measure::{QUANTIZED, measure};

@@ -1,15 +1,23 @@
 //! llama.cpp's tokenizers.
 
-use std::{ffi::c_char, sync::Arc};
+use std::{
+    ffi::{CStr, CString, c_char},
+    ptr,
+    sync::Arc,
+};
 
 use llama_cpp_sys_2 as sys;
 
 use super::{
     ENGINE, ffi,
+    grammar::LlamaGrammar,
     log::capture_errors,
     model::{RawModel, message},
 };
-use crate::backend::{SpecialTokens, Token, TokenizeOptions, Vocabulary, VocabularyError};
+use crate::backend::{
+    GrammarEngineError, GrammarMatcher, GrammarTrigger, SpecialTokens, Token, TokenizeOptions, Vocabulary,
+    VocabularyError,
+};
 
 /// The vocabulary of a loaded model.
 #[derive(Debug)]
@@ -136,6 +144,31 @@ impl Vocabulary for LlamaVocabulary {
             // SAFETY: the ids are in range, and both buffers valid for their lengths.
             unsafe { ffi::gl_detokenize(self.raw(), ids.as_ptr(), count, buffer, capacity, special) }
         })
+    }
+
+    fn grammar(
+        &self,
+        gbnf: &str,
+        triggers: Option<&[GrammarTrigger]>,
+    ) -> Result<Box<dyn GrammarMatcher>, GrammarEngineError> {
+        if !self.has_tokenizer {
+            return Err(GrammarEngineError::Unsupported);
+        }
+        Ok(Box::new(LlamaGrammar::new(self.model.clone(), self.n_tokens, gbnf, triggers)?))
+    }
+
+    fn chat_template(&self, variant: Option<&str>) -> Option<String> {
+        let variant = variant.map(CString::new).transpose().ok()?;
+        let name = variant.as_ref().map_or(ptr::null(), |name| name.as_ptr());
+        // SAFETY: the model is valid, and the name null or a NUL-terminated string that outlives the call.
+        let text = unsafe { sys::llama_model_chat_template(self.model.as_ptr(), name) };
+        if text.is_null() {
+            return None;
+        }
+        // SAFETY: it is a NUL-terminated string that lives as long as the model.
+        let text = unsafe { CStr::from_ptr(text) };
+        // llama.cpp looks the key up in a map, which does not throw; a key that is not UTF-8 is no template.
+        text.to_str().ok().map(str::to_owned)
     }
 }
 

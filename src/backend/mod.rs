@@ -19,8 +19,10 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod chat;
 mod embedding;
 mod error;
+mod grammar;
 mod model;
 mod product;
 mod profile;
@@ -29,8 +31,13 @@ mod roofline;
 mod vocabulary;
 
 pub use batch::{Batch, BatchError, BatchItem, Position, SequenceId, Token};
+pub use chat::{
+    CompiledTemplate, GrammarTrigger, Message, PromptEnding, RenderRequest, RenderedPrompt, Reply, ReplyError,
+    ReplyGrammar, ReplyParser, Role, TemplateAbilities, TemplateError, TemplateSource, Tool, ToolCall, ToolChoice,
+};
 pub use embedding::{BackendEmbedder, Pooling};
 pub use error::{ContextError, DecodeError, Ineligible, LoadError, Unavailable, VocabularyError};
+pub use grammar::{GrammarEngineError, GrammarMatcher, GrammarMismatch};
 pub use model::{
     BackendContext, BackendModel, CancelToken, ContextLimits, ContextOptions, LoadRequest, Mapping, ModelShape,
     SequenceEdit,
@@ -107,6 +114,14 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// `None` means that it does not; another backend is asked.
     fn vocabulary(&self, request: &LoadRequest<'_>) -> Option<Result<Arc<dyn Vocabulary>, LoadError>> {
         let _ = request;
+        None
+    }
+
+    /// Parses a chat template, if this backend knows how to. No model is needed.
+    ///
+    /// `None` means that it does not; another backend is asked.
+    fn chat_template(&self, source: &TemplateSource) -> Option<Result<Arc<dyn CompiledTemplate>, TemplateError>> {
+        let _ = source;
         None
     }
 }

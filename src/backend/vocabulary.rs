@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Token, VocabularyError};
+use super::{GrammarEngineError, GrammarMatcher, GrammarTrigger, Token, VocabularyError};
 
 /// A model's vocabulary and the rules of its tokenizer.
 pub trait Vocabulary: fmt::Debug + Send + Sync {
@@ -38,6 +38,26 @@ pub trait Vocabulary: fmt::Debug + Send + Sync {
     /// [`VocabularyError::Token`] when the vocabulary does not have one of them.
     fn detokenize(&self, tokens: &[Token], special: bool, bytes: &mut Vec<u8>) -> Result<(), VocabularyError> {
         tokens.iter().try_for_each(|&token| self.append_piece(token, special, bytes))
+    }
+
+    /// The chat template that comes with the model; `variant` names a further one, e.g. `tool_use`.
+    fn chat_template(&self, variant: Option<&str>) -> Option<String> {
+        let _ = variant;
+        None
+    }
+
+    /// A grammar in GBNF, to hold the model to; with `triggers` only once one of them comes up.
+    ///
+    /// # Errors
+    ///
+    /// [`GrammarEngineError`] when the engine does not take it, or knows no grammars.
+    fn grammar(
+        &self,
+        gbnf: &str,
+        triggers: Option<&[GrammarTrigger]>,
+    ) -> Result<Box<dyn GrammarMatcher>, GrammarEngineError> {
+        let _ = (gbnf, triggers);
+        Err(GrammarEngineError::Unsupported)
     }
 }
 

@@ -1,0 +1,46 @@
+//! Grammars over a vocabulary: which tokens may come next.
+
+use std::fmt;
+
+use super::Token;
+
+/// Holds a model to a grammar, token by token. Made by [`Vocabulary::grammar`](super::Vocabulary::grammar).
+pub trait GrammarMatcher: fmt::Debug + Send {
+    /// Whether `token` may come next.
+    fn allows(&mut self, token: Token) -> bool;
+
+    /// Sets the logits of the tokens that may not come next to minus infinity, and returns how many may.
+    ///
+    /// Logits that are infinite before count as ruled out. There is one for each token of the vocabulary; of a slice of
+    /// another length nothing is allowed.
+    fn mask(&mut self, logits: &mut [f32]) -> usize;
+
+    /// Goes on behind `token`.
+    ///
+    /// # Errors
+    ///
+    /// [`GrammarMismatch`] when it may not come next.
+    fn accept(&mut self, token: Token) -> Result<(), GrammarMismatch>;
+}
+
+/// A token came that the grammar does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the grammar does not allow token {0} here")]
+pub struct GrammarMismatch(pub Token);
+
+/// Why an engine could not take a grammar.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GrammarEngineError {
+    /// The backend that reads the vocabulary holds no model to a grammar.
+    #[error("the backend knows no grammars; build with a cpu feature")]
+    Unsupported,
+    /// The engine refused it; its own words.
+    #[error("{engine} refused the grammar: {message}")]
+    Refused {
+        /// Which engine, e.g. `llama.cpp`.
+        engine: &'static str,
+        /// What it said.
+        message: String,
+    },
+}

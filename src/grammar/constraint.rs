@@ -1,0 +1,180 @@
+//! A grammar at work: choosing tokens that it allows.
+
+use super::Grammar;
+use crate::{
+    backend::{GrammarEngineError, GrammarMatcher, GrammarMismatch, GrammarTrigger, Token},
+    tokenizer::Tokenizer,
+};
+
+/// Chooses a token by the logits. Functions and closures will do: [`likeliest`](crate::generation::likeliest) is one.
+pub trait ChooseToken: Send {
+    /// The token, or `None` when the logits give no choice, such as NaN.
+    fn choose(&mut self, logits: &[f32]) -> Option<Token>;
+}
+
+impl<F: FnMut(&[f32]) -> Option<Token> + Send> ChooseToken for F {
+    fn choose(&mut self, logits: &[f32]) -> Option<Token> {
+        self(logits)
+    }
+}
+
+/// A grammar that follows a text, token by token.
+#[derive(Debug)]
+pub struct Constraint {
+    matcher: Box<dyn GrammarMatcher>,
+    /// The logits, less those of the tokens that were refused.
+    left: Vec<f32>,
+}
+
+impl Constraint {
+    /// Holds the model of `tokenizer` to `grammar`, from the first token on.
+    ///
+    /// # Errors
+    ///
+    /// [`GrammarEngineError`] when the engine does not take the grammar.
+    pub fn new(tokenizer: &Tokenizer, grammar: &Grammar) -> Result<Self, GrammarEngineError> {
+        Self::of_engine(tokenizer, grammar.as_gbnf(), None)
+    }
+
+    pub(crate) fn of_engine(
+        tokenizer: &Tokenizer,
+        gbnf: &str,
+        triggers: Option<&[GrammarTrigger]>,
+    ) -> Result<Self, GrammarEngineError> {
+        Ok(Self { matcher: tokenizer.grammar(gbnf, triggers)?, left: Vec::new() })
+    }
+
+    /// Chooses a token that the grammar allows.
+    ///
+    /// The chooser is asked first and the grammar then, because most of what a model prefers is allowed, and to ask about one
+    /// token costs next to nothing. What is refused is taken away and the chooser asked again. That changes no distribution:
+    /// among the tokens that are left, the odds stay what they were. Only after some refusals are all others checked.
+    ///
+    /// # Errors
+    ///
+    /// [`ConstraintError`].
+    pub fn choose(&mut self, logits: &[f32], chooser: &mut dyn ChooseToken) -> Result<Token, ConstraintError> {
+        /// Refusals after which it is cheaper to ask about all tokens at once.
+        const PATIENCE: usize = 8;
+        let first = chooser.choose(logits).ok_or(ConstraintError::NotANumber)?;
+        if self.matcher.allows(first) {
+            return Ok(first);
+        }
+        self.left.clear();
+        self.left.extend_from_slice(logits);
+        self.refuse(first);
+        for _ in 1..PATIENCE {
+            let Some(token) = self.again(chooser) else { break };
+            if self.matcher.allows(token) {
+                return Ok(token);
+            }
+            self.refuse(token);
+        }
+        if self.matcher.mask(&mut self.left) == 0 {
+            return Err(ConstraintError::NothingAllowed);
+        }
+        self.again(chooser).ok_or(ConstraintError::NothingAllowed)
+    }
+
+    /// Goes on behind `token`.
+    ///
+    /// # Errors
+    ///
+    /// [`GrammarMismatch`] when the grammar does not allow it here.
+    pub fn accept(&mut self, token: Token) -> Result<(), GrammarMismatch> {
+        self.matcher.accept(token)
+    }
+
+    /// The choice among what is left; `None` when that is nothing.
+    fn again(&self, chooser: &mut dyn ChooseToken) -> Option<Token> {
+        let token = chooser.choose(&self.left)?;
+        self.left.get(token as usize).is_some_and(|logit| *logit > f32::NEG_INFINITY).then_some(token)
+    }
+
+    fn refuse(&mut self, token: Token) {
+        if let Some(logit) = self.left.get_mut(token as usize) {
+            *logit = f32::NEG_INFINITY;
+        }
+    }
+}
+
+/// Why no token could be chosen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConstraintError {
+    /// The model's weights are broken, or its arithmetic overflowed.
+    #[error("the model's logits are not numbers: the file may be damaged")]
+    NotANumber,
+    /// No token of the vocabulary continues the text as the grammar asks.
+    #[error("the vocabulary has no token that the grammar allows here")]
+    NothingAllowed,
+    /// A token does not fit: what set the grammar to work cannot be continued.
+    #[error(transparent)]
+    Mismatch(#[from] GrammarMismatch),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::likeliest;
+
+    /// Allows the tokens of a list.
+    #[derive(Debug)]
+    struct Allows(Vec<Token>);
+
+    impl GrammarMatcher for Allows {
+        fn allows(&mut self, token: Token) -> bool {
+            self.0.contains(&token)
+        }
+
+        fn mask(&mut self, logits: &mut [f32]) -> usize {
+            (0..)
+                .zip(logits.iter_mut())
+                .filter(|(token, _)| !self.0.contains(token))
+                .for_each(|(_, logit)| *logit = f32::NEG_INFINITY);
+            logits.iter().filter(|logit| logit.is_finite()).count()
+        }
+
+        fn accept(&mut self, _token: Token) -> Result<(), GrammarMismatch> {
+            Ok(())
+        }
+    }
+
+    fn chosen(allowed: &[Token], logits: &[f32]) -> Result<Token, ConstraintError> {
+        let mut constraint = Constraint { matcher: Box::new(Allows(allowed.to_vec())), left: Vec::new() };
+        constraint.choose(logits, &mut likeliest)
+    }
+
+    #[test]
+    fn the_likeliest_of_what_is_allowed_is_chosen_wherever_it_stands() {
+        let logits: Vec<f32> = (0..50).map(|token| -(token as f32)).collect();
+        for allowed in 0..50 {
+            assert_eq!(chosen(&[49, allowed], &logits), Ok(allowed));
+        }
+        assert_eq!(chosen(&[], &logits), Err(ConstraintError::NothingAllowed));
+        assert_eq!(chosen(&[1], &[0.0, f32::NAN]), Err(ConstraintError::NotANumber));
+    }
+
+    #[test]
+    fn a_choice_by_chance_keeps_the_odds_of_what_is_allowed() {
+        // Tokens 0 to 9 with odds 1 to 10, of which 2 and 5 are allowed: odds 3 to 6.
+        let logits: Vec<f32> = (1..=10).map(|odds| (odds as f32).ln()).collect();
+        let mut state = 1_u64;
+        let mut chooser = |logits: &[f32]| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let odds: Vec<f64> = logits.iter().map(|logit| f64::from(logit.exp())).collect();
+            let mut left = (state >> 11) as f64 / (1_u64 << 53) as f64 * odds.iter().sum::<f64>();
+            let chosen = odds.iter().position(|odds| {
+                left -= odds;
+                left < 0.0
+            });
+            chosen.map(|token| token as Token)
+        };
+        let mut constraint = Constraint { matcher: Box::new(Allows(vec![2, 5])), left: Vec::new() };
+        let draws = 20_000;
+        let fives = (0..draws).filter(|_| constraint.choose(&logits, &mut chooser) == Ok(5)).count();
+        // Six standard deviations of a binomial distribution with p = 2/3.
+        let (expected, deviation) = (draws as f64 * 2.0 / 3.0, (draws as f64 * 2.0 / 9.0).sqrt());
+        assert!((fives as f64 - expected).abs() < 6.0 * deviation, "{fives} of {draws}");
+    }
+}

@@ -1,0 +1,177 @@
+//! Conversations with a trained model, SmolLM2-135M-Instruct, which `GGUF_LOADER_TEST_MODEL` names.
+
+use std::{num::NonZeroU32, ops::ControlFlow, path::PathBuf, sync::OnceLock};
+
+use gguf_loader::{
+    Model,
+    backend::ContextOptions,
+    chat::{
+        ChatError, ChatFinish, ChatPrompt, ChatSession, Message, ReplyEvent, ReplyOptions, Role, TemplateError, Tool,
+        ToolChoice,
+    },
+    generation::GenerateOptions,
+    grammar::Grammar,
+};
+use schemars::JsonSchema;
+
+use crate::structured::load_with_tokenizer;
+
+fn session() -> Option<ChatSession> {
+    static MODEL: OnceLock<Option<Model>> = OnceLock::new();
+    let load = || {
+        let path = std::env::var_os("GGUF_LOADER_TEST_MODEL").map(PathBuf::from).filter(|path| path.is_file());
+        if path.is_none() {
+            println!("skipped: GGUF_LOADER_TEST_MODEL names no file");
+        }
+        load_with_tokenizer(&path?)
+    };
+    let model = MODEL.get_or_init(load).as_ref()?;
+    let options = ContextOptions::default().with_length(NonZeroU32::new(1024).unwrap());
+    Some(ChatSession::new(model.context(&options).unwrap()).unwrap())
+}
+
+fn at_most(tokens: u32) -> ReplyOptions {
+    ReplyOptions::default().with_max_tokens(NonZeroU32::new(tokens).unwrap())
+}
+
+/// Goes on.
+fn on(_: &ReplyEvent) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+#[test]
+fn a_model_answers_and_remembers() {
+    let Some(mut session) = session() else { return };
+    session.push(Message::user("What is the capital of France?"));
+    let mut streamed = String::new();
+    let reply = session.reply(&at_most(48), |event| {
+        if let ReplyEvent::Content(delta) = event {
+            streamed += delta;
+        }
+        ControlFlow::Continue(())
+    });
+    let first = reply.unwrap();
+    assert_eq!(streamed, first.message.content);
+    assert_eq!(first.usage.reused_tokens, 0);
+    // The same as the template's prompt, continued without a session.
+    let asked = ChatPrompt::new(vec![Message::user("What is the capital of France?")]);
+    let prompt = session.template().render(&asked).unwrap().text;
+    let mut plain = session.context().model().context(&ContextOptions::default()).unwrap();
+    let options = GenerateOptions::default().with_max_tokens(NonZeroU32::new(48).unwrap());
+    let pieces: String = plain.generate(&prompt, &options).unwrap().map(|piece| piece.unwrap().text).collect();
+    assert_eq!(first.message.content.trim(), pieces.trim());
+
+    session.push(Message::user("And of Italy?"));
+    let second = session.reply(&at_most(48), on).unwrap();
+    // The whole first turn is kept: its prompt and all tokens of the reply.
+    let kept = first.usage.prompt_tokens + first.usage.reply_tokens;
+    assert!(second.usage.reused_tokens >= kept - 1, "{:?} after {:?}", second.usage, first.usage);
+    assert_eq!(
+        session.messages().iter().map(|message| message.role).collect::<Vec<_>>(),
+        [Role::User, Role::Assistant, Role::User, Role::Assistant]
+    );
+}
+
+#[test]
+fn a_kept_cache_gives_the_same_reply_as_a_new_one() {
+    let (Some(mut old), Some(mut new)) = (session(), session()) else { return };
+    old.push(Message::user("Name three colours."));
+    old.reply(&at_most(24), on).unwrap();
+    old.push(Message::user("Name three animals."));
+    old.messages().to_vec().into_iter().for_each(|message| new.push(message));
+    let (old, new) = (old.reply(&at_most(24), on).unwrap(), new.reply(&at_most(24), on).unwrap());
+    assert_eq!(old.message, new.message);
+    assert!(old.usage.reused_tokens > 0 && new.usage.reused_tokens == 0);
+}
+
+#[test]
+fn a_conversation_that_is_changed_is_read_again_from_there() {
+    let Some(mut session) = session() else { return };
+    session.push(Message::system("You are a pirate."));
+    session.push(Message::user("Hi"));
+    session.reply(&at_most(8), on).unwrap();
+    session.messages_mut().clear();
+    session.push(Message::user("What is 2+2?"));
+    let changed = session.reply(&at_most(8), on).unwrap();
+    assert!(changed.usage.reused_tokens < changed.usage.prompt_tokens);
+}
+
+#[test]
+fn the_model_continues_what_it_is_given() {
+    let Some(mut session) = session() else { return };
+    session.push(Message::user("What is the capital of France?"));
+    session.push(Message::assistant("The capital of Fra"));
+    let mut streamed = String::new();
+    let reply = session.reply(&at_most(12), |event| {
+        if let ReplyEvent::Content(delta) = event {
+            streamed += delta;
+        }
+        ControlFlow::Continue(())
+    });
+    let message = reply.unwrap().message;
+    assert_eq!(format!("The capital of Fra{streamed}"), message.content);
+    assert_eq!(session.messages().len(), 2);
+}
+
+/// What a tool takes.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "only its schema is asked for")]
+struct Weather {
+    /// The city.
+    #[schemars(length(min = 1, max = 20))]
+    city: String,
+}
+
+#[test]
+fn a_call_that_the_template_has_no_form_for_is_an_error() {
+    let Some(mut session) = session() else { return };
+    session.push(Message::user("What is the weather in Paris?"));
+    let options = at_most(8).with_tools(weather()).with_tool_choice(ToolChoice::Required);
+    assert!(matches!(session.reply(&options, on), Err(ChatError::Template(TemplateError::NoToolCalls))));
+}
+
+fn weather() -> Vec<Tool> {
+    vec![Tool::of::<Weather>("get_weather", "Says what the weather is like in a city.")]
+}
+
+#[test]
+fn breaking_off_and_cancelling_keep_what_was_said() {
+    let Some(mut session) = session() else { return };
+    session.push(Message::user("Tell me a long story."));
+    let mut pieces = 0;
+    let stopped = session.reply(&ReplyOptions::default(), |_| {
+        pieces += 1;
+        if pieces == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let stopped = stopped.unwrap();
+    assert_eq!(stopped.finish, ChatFinish::Stopped);
+    assert!(!stopped.message.content.is_empty());
+
+    session.push(Message::user("Another one."));
+    let cancel = session.cancel_token();
+    let in_callback = cancel.clone();
+    let cancelled = session.reply(&ReplyOptions::default(), move |_| {
+        in_callback.cancel();
+        ControlFlow::Continue(())
+    });
+    assert_eq!(cancelled.unwrap().finish, ChatFinish::Cancelled);
+    cancel.reset();
+    session.push(Message::user("What is the capital of France?"));
+    assert!(!session.reply(&at_most(8), on).unwrap().message.content.is_empty());
+}
+
+#[test]
+fn a_session_is_usable_after_an_error() {
+    let Some(mut session) = session() else { return };
+    session.push(Message::user("word ".repeat(2000)));
+    let before = session.messages().to_vec();
+    assert!(matches!(session.reply(&at_most(8), on), Err(ChatError::PromptTooLong { .. })));
+    assert_eq!(session.messages(), before);
+    session.messages_mut().clear();
+    session.push(Message::user("Hi"));
+    let both = at_most(8).with_tools(weather()).with_grammar(Grammar::json());
+    assert!(matches!(session.reply(&both, on), Err(ChatError::GrammarWithTools)));
+    let none = at_most(8).with_tool_choice(ToolChoice::Required);
+    assert!(matches!(session.reply(&none, on), Err(ChatError::Template(TemplateError::NoTools))));
+    assert!(!session.reply(&at_most(8), on).unwrap().message.content.is_empty());
+}

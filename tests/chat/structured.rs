@@ -1,0 +1,242 @@
+//! What is generated under a grammar fits it: random schemas, random weights, a temperature of 2.
+
+use std::{path::Path, sync::OnceLock};
+
+use gguf_loader::{
+    Context, Model,
+    backend::{Batch, ContextOptions, SequenceEdit, Token},
+    gguf::synth::{SyntheticModel, Tokenizer},
+    grammar::{Constraint, Grammar, SchemaError},
+};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+use serde_json::{Map, Value, json};
+
+/// A model with random weights that every backend loads in no time; `None` when no backend reads its vocabulary.
+fn model() -> Option<&'static Model> {
+    static MODEL: OnceLock<Option<Model>> = OnceLock::new();
+    let load = || {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("random.gguf");
+        SyntheticModel::tiny().with_tokenizer(Tokenizer::BytePair).write_file(&path).unwrap();
+        load_with_tokenizer(&path)
+    };
+    MODEL.get_or_init(load).as_ref()
+}
+
+pub(crate) fn load_with_tokenizer(path: &Path) -> Option<Model> {
+    let model = Model::load(path).unwrap();
+    if model.tokenizer().is_err() {
+        println!("skipped: no compiled backend reads vocabularies");
+        return None;
+    }
+    Some(model)
+}
+
+/// Draws tokens by their odds at a temperature; the same seed draws the same.
+pub(crate) fn by_chance(seed: u64, temperature: f32) -> impl FnMut(&[f32]) -> Option<Token> + Send {
+    let mut state = seed;
+    move |logits| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let odds = |logit: &f32| f64::from(((logit - largest) / temperature).exp());
+        let mut left = (state >> 11) as f64 / (1_u64 << 53) as f64 * logits.iter().map(odds).sum::<f64>();
+        let chosen = logits.iter().position(|logit| {
+            left -= odds(logit);
+            left < 0.0
+        });
+        chosen.map(|token| token as Token)
+    }
+}
+
+/// Generates until the grammar has enough; `None` after `most` tokens.
+fn generate(context: &mut Context, grammar: &Grammar, seed: u64, most: usize) -> Option<String> {
+    let tokenizer = context.model().tokenizer().unwrap().clone();
+    let mut constraint = Constraint::new(&tokenizer, grammar).unwrap();
+    let mut chooser = by_chance(seed, 2.0);
+    context.edit(SequenceEdit::Clear).unwrap();
+    let (mut stream, mut text) = (tokenizer.stream(), String::new());
+    let mut token = tokenizer.special().bos.expect("the synthetic vocabulary has one");
+    for position in 0..most {
+        let mut batch = Batch::new();
+        batch.push(token, position as u32, 0, true);
+        context.decode(&batch).unwrap();
+        token = constraint.choose(context.logits(0).unwrap(), &mut chooser).unwrap();
+        if tokenizer.is_end_of_generation(token) {
+            stream.finish(&mut text);
+            return Some(text);
+        }
+        constraint.accept(token).unwrap();
+        stream.push(token, &mut text).unwrap();
+    }
+    None
+}
+
+/// Schemas that only finite texts fit, so that chance comes to an end.
+fn schema() -> impl Strategy<Value = Value> {
+    let name = proptest::sample::select(vec!["a", "name", "x-y", "größe", "a\"b", "tab\t", "/~", "🦙", ""]);
+    let constant = prop_oneof![
+        Just(json!(null)),
+        any::<bool>().prop_map(Value::from),
+        any::<i32>().prop_map(Value::from),
+        "[ -~ä\\n]{0,6}".prop_map(Value::from),
+        Just(json!({"a": [1, 2.5, "é\u{1}"]})),
+    ];
+    let bounds = (any::<i64>(), any::<i64>()).prop_map(|(a, b)| (a >> (b & 63), b >> (a & 63)));
+    let leaf = prop_oneof![
+        Just(json!({"type": "null"})),
+        Just(json!({"type": "boolean"})),
+        Just(json!({"type": "number"})),
+        Just(json!({"type": "integer"})),
+        Just(json!({"type": ["integer", "null"]})),
+        bounds.clone().prop_map(|(a, b)| json!({"type": "integer", "minimum": a.min(b), "maximum": a.max(b)})),
+        bounds.clone().prop_map(|(a, _)| json!({"type": "integer", "exclusiveMinimum": a >> 1})),
+        bounds.prop_map(|(a, b)| {
+            let (a, b) = (a as f64 / 7.0, b as f64 / 7.0);
+            json!({"type": "number", "minimum": a.min(b), "exclusiveMaximum": a.max(b) + 3.0})
+        }),
+        (0..4_u32, 0..9_u32).prop_map(|(a, b)| json!({"type": "string", "minLength": a, "maxLength": a + b})),
+        proptest::sample::select(vec![
+            "^[a-z]{1,8}$",
+            r"^\d+(\.\d{2})?$",
+            r#"^(?:["\\]{2}|x)$"#,
+            "^(?:ab|[^a-z]){0,3}$"
+        ])
+        .prop_map(|pattern| json!({"type": "string", "pattern": pattern})),
+        proptest::sample::select(vec!["date", "time", "date-time", "uuid"])
+            .prop_map(|format| json!({"type": "string", "format": format})),
+        constant.clone().prop_map(|value| json!({"const": value})),
+        proptest::collection::vec(constant, 1..4).prop_map(|values| json!({"enum": values})),
+    ];
+    leaf.prop_recursive(3, 16, 4, move |inner| {
+        let members = proptest::collection::vec((name.clone(), inner.clone(), any::<bool>()), 0..5);
+        let object = members.prop_map(|members| {
+            let (mut properties, mut required) = (Map::new(), Vec::new());
+            for (name, schema, is_required) in members {
+                if properties.insert(name.to_owned(), schema).is_none() && is_required {
+                    required.push(name);
+                }
+            }
+            json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+        });
+        prop_oneof![
+            3 => object,
+            1 => (inner.clone(), 0..3_u32, 0..4_u32)
+                .prop_map(|(items, a, b)| json!({"type": "array", "items": items, "minItems": a, "maxItems": a + b})),
+            1 => proptest::collection::vec(inner.clone(), 1..4)
+                .prop_map(|items| json!({"type": "array", "prefixItems": items, "items": false})),
+            1 => proptest::collection::vec(inner.clone(), 1..4).prop_map(|schemas| json!({"anyOf": schemas})),
+            1 => inner.prop_map(|schema| json!({"$defs": {"it": schema}, "type": "array", "items": {"$ref": "#/$defs/it"},
+                "maxItems": 2})),
+        ]
+    })
+}
+
+/// `PROPTEST_CASES=1000` is what the figure in CHANGELOG.md comes from.
+#[test]
+fn whatever_is_generated_under_a_random_schema_parses_and_validates() {
+    let Some(model) = model() else { return };
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(60);
+    let mut context = model.context(&ContextOptions::default()).unwrap();
+    let mut runner =
+        TestRunner::new(Config { cases, max_shrink_iters: 100, failure_persistence: None, ..Config::default() });
+    let context = std::cell::RefCell::new(&mut context);
+    let result = runner.run(&(schema(), any::<u64>()), |(schema, seed)| {
+        // A reference within what was put into another schema does not begin at its root any more.
+        let grammar = match Grammar::json_schema(&schema) {
+            Err(SchemaError::Reference { .. }) => return Err(TestCaseError::reject("nested $defs")),
+            grammar => grammar.map_err(|error| TestCaseError::fail(error.to_string()))?,
+        };
+        let text = generate(&mut context.borrow_mut(), &grammar, seed, 1900);
+        let text = text.ok_or_else(|| TestCaseError::fail("1900 tokens and no end"))?;
+        let value: Value =
+            serde_json::from_str(&text).map_err(|error| TestCaseError::fail(format!("{error}: {text}")))?;
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        prop_assert!(validator.is_valid(&value), "{text} does not fit {schema}");
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn whatever_is_generated_under_a_regular_expression_matches_it() {
+    let Some(model) = model() else { return };
+    let mut context = model.context(&ContextOptions::default()).unwrap();
+    type Fits = dyn Fn(&str) -> bool;
+    let cases: [(&str, &Fits); 3] = [
+        (r"\d{3}-[a-f]+?x{0,3}$", &|text| {
+            let (digits, rest) = text.split_once('-').unwrap_or_default();
+            digits.len() == 3
+                && digits.bytes().all(|digit| digit.is_ascii_digit())
+                && rest.trim_end_matches('x').bytes().all(|letter| (b'a'..=b'f').contains(&letter))
+        }),
+        ("^(yes|no|ünklar)$", &|text| ["yes", "no", "ünklar"].contains(&text)),
+        (r#"["\\\n]{4}"#, &|text| text.len() == 4 && text.chars().all(|c| "\"\\\n".contains(c))),
+    ];
+    for (pattern, fits) in cases {
+        for seed in 0..20 {
+            let text = generate(&mut context, &Grammar::regex(pattern).unwrap(), seed, 1900).unwrap();
+            assert!(fits(&text), "{text:?} does not match {pattern}");
+        }
+    }
+}
+
+#[test]
+fn what_no_grammar_can_keep_is_an_error_that_names_it() {
+    let unsupported = |pointer: &str, keyword: &str| SchemaError::Unsupported {
+        pointer: pointer.to_owned(),
+        keyword: keyword.to_owned(),
+    };
+    let impossible = |pointer: &str| SchemaError::Impossible(pointer.to_owned());
+    let node = json!({"$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}},
+        "required": ["next"]}}, "$ref": "#/$defs/node"});
+    let overlapping = json!({"oneOf": [{"type": "integer"}, {"type": "number"}]});
+    let cases = [
+        (json!({"type": "array", "uniqueItems": true}), unsupported("", "uniqueItems")),
+        (json!({"properties": {"a": {"type": "string", "not": {}}}}), unsupported("/properties/a", "not")),
+        (json!({"type": "integer", "multipleOf": 3}), unsupported("", "multipleOf")),
+        (overlapping, unsupported("/oneOf", "oneOf with schemas that one value may fit")),
+        (node, impossible("")),
+        (json!({"$ref": "#"}), impossible("")),
+        (json!({"type": "integer", "minimum": 3, "maximum": 2}), impossible("")),
+        (json!({"type": "array", "items": false, "minItems": 1}), impossible("/items")),
+        (json!(false), impossible("")),
+        (json!([1]), SchemaError::Invalid { pointer: String::new(), expected: "an object or a boolean" }),
+        (
+            json!({"items": {"$ref": "other.json#/a"}}),
+            SchemaError::Reference { pointer: "/items/$ref".to_owned(), reference: "other.json#/a".to_owned() },
+        ),
+    ];
+    for (schema, error) in cases {
+        assert_eq!(Grammar::json_schema(&schema), Err(error), "{schema}");
+    }
+    let mut deep = json!({});
+    for _ in 0..1000 {
+        deep = json!({"items": deep});
+    }
+    assert_eq!(Grammar::json_schema(&deep), Err(SchemaError::Depth));
+    // Taken apart by hand: to drop it would recurse as deep.
+    while let Some(inner) = deep.get_mut("items").map(Value::take) {
+        deep = inner;
+    }
+}
+
+#[test]
+fn a_schema_may_refer_to_itself_where_an_end_is_possible() {
+    let Some(model) = model() else { return };
+    let tree = json!({"type": "object", "properties": {"leaf": {"type": "boolean"}, "left": {"$ref": "#"},
+        "right": {"$ref": "#"}}, "required": ["leaf"], "additionalProperties": false});
+    let grammar = Grammar::json_schema(&tree).unwrap();
+    let validator = jsonschema::validator_for(&tree).unwrap();
+    let mut context = model.context(&ContextOptions::default()).unwrap();
+    // Chance may go deeper and deeper: most trees end.
+    let texts: Vec<String> = (0..20).filter_map(|seed| generate(&mut context, &grammar, seed, 1000)).collect();
+    assert!(texts.len() >= 5, "only {} of 20 came to an end", texts.len());
+    for text in texts {
+        assert!(validator.is_valid(&serde_json::from_str(&text).unwrap()), "{text}");
+    }
+}

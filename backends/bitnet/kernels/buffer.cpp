@@ -21,7 +21,6 @@
 #endif
 
 #include <atomic>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -101,7 +100,8 @@ template <typename Work> void share(int64_t count, Work work) {
         const int64_t first = count * i / shares, last = count * (i + 1) / shares;
         try {
             threads.emplace_back(work, first, last);
-        } catch (const std::system_error &) {
+        } catch (...) {
+            // No thread to be had: its share is done here.
             work(first, last);
         }
     }

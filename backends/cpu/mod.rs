@@ -10,7 +10,7 @@ use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc, time::Duration};
 use tiers::TIERS;
 pub(super) use tiers::Tier;
 
-use super::ggml::{self, CpuRegistration, LlamaModel, LlamaProduct, TernaryKernels};
+use super::ggml::{self, CpuRegistration, LlamaModel, LlamaProduct};
 use crate::{
     backend::{
         Backend, BackendModel, CompiledTemplate, Device, DeviceKind, Ineligible, LoadError, LoadRequest, Matrix,
@@ -167,7 +167,7 @@ macro_rules! register_tier {
         register_tier!($id, $function, None, {});
     };
     ($id:literal, $function:ident, $pack:ident, $multiply_adds:ident) => {
-        register_tier!($id, $function, Some(TernaryKernels { pack: $pack, multiply_adds: $multiply_adds }), {
+        register_tier!($id, $function, Some(ggml::TernaryKernels { pack: $pack, multiply_adds: $multiply_adds }), {
             fn $pack(packing: i32, threads: i32);
             fn $multiply_adds(rounds: i64) -> i64;
         });

@@ -27,9 +27,11 @@ pub(crate) use chat::compile_template;
 pub(crate) use measure::TERNARY;
 pub(crate) use measure::{QUANTIZED, measure};
 pub(crate) use model::{LlamaModel, load_vocabulary};
+pub(crate) use process::CpuRegistration;
+#[cfg(feature = "bitnet")]
+pub(crate) use process::TernaryKernels;
 #[cfg(feature = "bitnet")]
 pub(crate) use process::TernaryPacking;
-pub(crate) use process::{CpuRegistration, TernaryKernels};
 pub(crate) use product::LlamaProduct;
 
 /// How errors name this engine.

@@ -70,7 +70,7 @@ impl Model {
     /// [`EmbedError`], [`ContextError::NoRanking`](crate::backend::ContextError::NoRanking) in it for a model without a
     /// classification head.
     pub fn reranker(&self, options: &EmbedOptions) -> Result<Reranker, EmbedError> {
-        Reranker::new(self, Engine::open(self, options, Pooling::Rank)?)
+        Ok(Reranker::new(self, Engine::open(self, options, Pooling::Rank)?))
     }
 }
 

@@ -6,6 +6,9 @@ use crate::{
     model::Model,
 };
 
+/// Special tokens in a query or a document are text.
+const TEXT: TokenizeOptions = TokenizeOptions { add_special: false, parse_special: false };
+
 /// A document's place.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Ranked {
@@ -28,8 +31,8 @@ pub struct Reranker {
 }
 
 impl Reranker {
-    pub(super) fn new(model: &Model, engine: Engine) -> Result<Self, EmbedError> {
-        Ok(Self { engine, template: model.rerank_template() })
+    pub(super) fn new(model: &Model, engine: Engine) -> Self {
+        Self { engine, template: model.rerank_template() }
     }
 
     /// The documents, the best first; of equal ones, the one that was given first.
@@ -40,9 +43,10 @@ impl Reranker {
     /// left out; a query that leaves no room for one is too long all the same.
     pub fn rank(&mut self, query: &str, documents: &[impl AsRef<str>]) -> Result<Vec<Ranked>, EmbedError> {
         let limit = self.engine.inner.limits().context as usize;
+        let query = self.engine.tokenizer.tokenize(query, TEXT)?;
         let mut inputs = Vec::with_capacity(documents.len());
         for (index, document) in documents.iter().enumerate() {
-            let Pair { mut tokens, document } = self.pair(query, document.as_ref())?;
+            let Pair { mut tokens, document } = self.pair(&query, document.as_ref())?;
             if document.is_empty() {
                 return Err(EmbedError::Empty { index });
             }
@@ -79,25 +83,23 @@ impl Reranker {
 
     /// Query and document as the model wants to read them: in its own template, or with the separators of its
     /// vocabulary, as llama-server puts them together.
-    fn pair(&self, query: &str, document: &str) -> Result<Pair, EmbedError> {
+    fn pair(&self, query: &[Token], document: &str) -> Result<Pair, EmbedError> {
         let tokenizer = &self.engine.tokenizer;
-        let text = TokenizeOptions { add_special: false, parse_special: false };
         if let Some(template) = &self.template {
-            // The template's own special tokens count; those in the query and the document are text.
+            // The template's own special tokens count.
             let special = TokenizeOptions { add_special: false, parse_special: true };
             let mut tokens: Vec<Token> =
                 tokenizer.special().bos.filter(|_| tokenizer.special().add_bos).into_iter().collect();
             let mut place = 0..0;
             for piece in pieces(template) {
-                let (content, options) = match piece {
-                    "{query}" => (query, text),
-                    "{document}" => (document, text),
-                    other => (other, special),
-                };
                 let first = tokens.len();
-                tokens.extend(tokenizer.tokenize(content, options)?);
-                if piece == "{document}" {
-                    place = first..tokens.len();
+                match piece {
+                    "{query}" => tokens.extend_from_slice(query),
+                    "{document}" => {
+                        tokens.extend(tokenizer.tokenize(document, TEXT)?);
+                        place = first..tokens.len();
+                    }
+                    other => tokens.extend(tokenizer.tokenize(other, special)?),
                 }
             }
             return Ok(Pair { tokens, document: place });
@@ -107,11 +109,11 @@ impl Reranker {
         let end = given(special.add_eos, special.eos.or(special.sep));
         let mut tokens = Vec::new();
         tokens.extend(given(special.add_bos, special.bos));
-        tokens.extend(tokenizer.tokenize(query, text)?);
+        tokens.extend_from_slice(query);
         tokens.extend(end);
         tokens.extend(given(special.add_sep, special.sep));
         let first = tokens.len();
-        tokens.extend(tokenizer.tokenize(document, text)?);
+        tokens.extend(tokenizer.tokenize(document, TEXT)?);
         let document = first..tokens.len();
         // BERT closes with the separator, others with the end of the sequence.
         tokens.extend(end.or(given(special.add_sep, special.sep)));

@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, ops::ControlFlow, path::PathBuf, sync::OnceLock};
 
 use gguf_loader::{
     Model,
-    backend::{ContextOptions, TokenizeOptions},
+    backend::ContextOptions,
     chat::{
         ChatError, ChatFinish, ChatPrompt, ChatSession, Message, ReplyEvent, ReplyOptions, Role, TemplateError, Tool,
         ToolChoice,
@@ -17,6 +17,10 @@ use schemars::JsonSchema;
 use crate::structured::load_with_tokenizer;
 
 fn session() -> Option<ChatSession> {
+    session_with(ContextOptions::default())
+}
+
+fn session_with(options: ContextOptions) -> Option<ChatSession> {
     static MODEL: OnceLock<Option<Model>> = OnceLock::new();
     let load = || {
         let path = std::env::var_os("GGUF_LOADER_TEST_MODEL").map(PathBuf::from).filter(|path| path.is_file());
@@ -26,7 +30,7 @@ fn session() -> Option<ChatSession> {
         load_with_tokenizer(&path?)
     };
     let model = MODEL.get_or_init(load).as_ref()?;
-    let options = ContextOptions::default().with_length(NonZeroU32::new(1024).unwrap());
+    let options = options.with_length(NonZeroU32::new(1024).unwrap());
     Some(ChatSession::new(model.context(&options).unwrap()).unwrap())
 }
 
@@ -72,36 +76,19 @@ fn a_model_answers_and_remembers() {
     );
 }
 
-/// Against the same tokens read in the same parts without a session: a prompt that is read at once is rounded differently, and
-/// its reply may part from this one at a near tie.
+/// With passes of fewer than 64 tokens: from there on llama.cpp's flash attention on the CPU takes a form that is rounded
+/// differently, and what is read at once could part from what is read bit by bit.
 #[test]
-fn a_kept_cache_gives_the_same_reply_as_what_it_holds() {
-    let Some(mut session) = session() else { return };
-    let tokenizer = session.context().model().tokenizer().unwrap().clone();
-    let tokens_of = |session: &ChatSession| {
-        let prompt = ChatPrompt::new(session.messages().to_vec());
-        let text = session.template().render(&prompt).unwrap().text;
-        tokenizer.tokenize(&text, TokenizeOptions::default()).unwrap()
-    };
-    let greedy = GenerateOptions::default().with_max_tokens(NonZeroU32::new(24).unwrap());
-    let length = ContextOptions::default().with_length(NonZeroU32::new(1024).unwrap());
-    let mut continued = session.context().model().context(&length).unwrap();
-
-    session.push(Message::user("Name three colours."));
-    let mut read = tokens_of(&session);
-    let first = continued.generate_from_tokens(&read, &greedy).unwrap();
-    read.extend(first.map(|piece| piece.unwrap().token));
-    session.reply(&at_most(24), on).unwrap();
-
-    session.push(Message::user("Name three animals."));
-    let all = tokens_of(&session);
-    let kept = continued.next_position(0) as usize;
-    assert_eq!(all[..kept], read[..kept]);
-    let second = continued.generate_from_tokens(&all[kept..], &greedy).unwrap();
-    let text: String = second.map(|piece| piece.unwrap().text).collect();
-    let reply = session.reply(&at_most(24), on).unwrap();
-    assert_eq!(reply.message.content.trim(), text.trim());
-    assert_eq!(reply.usage.reused_tokens, kept);
+fn a_kept_cache_gives_the_same_reply_as_a_new_one() {
+    let passes = ContextOptions::default().with_ubatch(NonZeroU32::new(32).unwrap());
+    let (Some(mut old), Some(mut new)) = (session_with(passes.clone()), session_with(passes)) else { return };
+    old.push(Message::user("Name three colours."));
+    old.reply(&at_most(24), on).unwrap();
+    old.push(Message::user("Name three animals."));
+    old.messages().to_vec().into_iter().for_each(|message| new.push(message));
+    let (old, new) = (old.reply(&at_most(64), on).unwrap(), new.reply(&at_most(64), on).unwrap());
+    assert_eq!(old.message, new.message);
+    assert!(old.usage.reused_tokens > 0 && new.usage.reused_tokens == 0);
 }
 
 #[test]

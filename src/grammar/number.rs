@@ -22,25 +22,31 @@ pub(super) fn integers(low: i128, high: i128) -> Option<String> {
 /// Numbers between bounds, of which only those count that are given. Not all of them: the whole ones, and those with digits
 /// after the point that lie between two whole numbers within the bounds. `None` when there is none.
 pub(super) fn numbers(low: Option<f64>, high: Option<f64>) -> Option<String> {
-    /// Where no bound is given: what every reader of JSON takes for a number that is not infinite.
-    const WIDEST: f64 = 1e15;
-    let low = low.unwrap_or(-WIDEST).max(-WIDEST);
-    let high = high.unwrap_or(WIDEST).min(WIDEST);
+    /// Up to here digits after the point make a difference. Where no bound is given, it is one.
+    const NEAR: f64 = 1e15;
+    /// Farther off than anything that is measured, and few enough digits.
+    const FARTHEST: f64 = 1e30;
+    let low = low.unwrap_or_else(|| high.map_or(-NEAR, |high| if high < -NEAR { high * 2.0 } else { -NEAR }));
+    let high = high.unwrap_or(if low > NEAR { low * 2.0 } else { NEAR });
+    let (low, high) = (low.max(-FARTHEST), high.min(FARTHEST));
     if low > high {
         return None;
     }
+    let near = NEAR as i128;
     let (first, last) = (low.ceil() as i128, high.floor() as i128);
     let mut alternatives = Vec::new();
     // Between two whole numbers: n.5 lies between n and n + 1, -n.5 between -n - 1 and -n.
-    alternatives.extend(integers(first.max(0), last - 1).map(|whole| format!("{whole} {FRACTION}")));
-    let (least, most) = ((-last).max(0), -first - 1);
+    alternatives.extend(integers(first.max(0), (last - 1).min(near)).map(|whole| format!("{whole} {FRACTION}")));
+    let (least, most) = ((-last).max(0), (-first - 1).min(near));
     if least <= most {
         let magnitudes = integers(least, most)?;
         alternatives.push(format!("\"-\" {magnitudes} {FRACTION}"));
     }
-    // The bounds themselves, which nothing may follow.
-    alternatives.extend(integers(first, first).filter(|_| first <= last));
-    alternatives.extend(integers(last, last).filter(|_| first < last));
+    // The bounds themselves, which nothing may follow, and what is far off.
+    alternatives.extend(integers(first, first).filter(|_| first <= last && first < 0 || first == last));
+    alternatives.extend(integers(last, last).filter(|_| first < last && last >= 0));
+    alternatives.extend(integers(first.max(near + 1), last - 1));
+    alternatives.extend(integers(first + 1, last.min(-near - 1)));
     (!alternatives.is_empty()).then(|| any_of(alternatives))
 }
 

@@ -307,9 +307,15 @@ impl<'a> Writer<'a> {
         if (low, high, above, under) == (None, None, None, None) {
             return Ok(self.rules.add("number", NUMBER.to_owned()));
         }
-        // The next whole number within an exclusive bound: what lies between them is given up.
-        let low = low.into_iter().chain(above.map(|above| above.floor() + 1.0)).reduce(f64::max);
-        let high = high.into_iter().chain(under.map(|under| under.ceil() - 1.0)).reduce(f64::min);
+        // A whole number of more than 53 bits may have become a smaller double, or a larger one.
+        let exact = |bound: f64| bound.abs() <= EXACT;
+        let low = low.map(|low| if exact(low) { low } else { low.next_up() });
+        let high = high.map(|high| if exact(high) { high } else { high.next_down() });
+        // The next whole number within an exclusive bound, or the next double: what lies between them is given up.
+        let above = above.map(|above| if exact(above) { above.floor() + 1.0 } else { above.next_up().next_up() });
+        let under = under.map(|under| if exact(under) { under.ceil() - 1.0 } else { under.next_down().next_down() });
+        let low = low.into_iter().chain(above).reduce(f64::max);
+        let high = high.into_iter().chain(under).reduce(f64::min);
         number::numbers(low, high).ok_or_else(|| SchemaError::Impossible(pointer.to_owned()))
     }
 
@@ -509,21 +515,26 @@ fn kinds_of<'a>(fields: &'a Map<String, Value>, pointer: &str) -> Result<Vec<&'a
     }
 }
 
+/// The largest whole number up to which a double has all of them: every reader agrees on those.
+const EXACT: f64 = ((1_i64 << 53) - 1) as f64;
+
 fn integer(fields: &Map<String, Value>, pointer: &str) -> Result<String, SchemaError> {
-    /// Where nothing else is said: what a double holds exactly, so that every reader agrees on the number.
-    const WIDEST: i128 = (1 << 53) - 1;
+    const WIDEST: i128 = EXACT as i128;
     let format = fields.get("format").and_then(Value::as_str);
-    let (mut low, mut high) = match format {
-        Some("int8") => (i8::MIN.into(), i8::MAX.into()),
-        Some("int16") => (i16::MIN.into(), i16::MAX.into()),
-        Some("int32") => (i32::MIN.into(), i32::MAX.into()),
-        Some("int64" | "int") => (i64::MIN.into(), i64::MAX.into()),
-        Some("uint8") => (0, u8::MAX.into()),
-        Some("uint16") => (0, u16::MAX.into()),
-        Some("uint32") => (0, u32::MAX.into()),
-        Some("uint64" | "uint") => (0, u64::MAX.into()),
-        _ => (-WIDEST, WIDEST),
+    let range: Option<(i128, i128)> = match format {
+        Some("int8") => Some((i8::MIN.into(), i8::MAX.into())),
+        Some("int16") => Some((i16::MIN.into(), i16::MAX.into())),
+        Some("int32") => Some((i32::MIN.into(), i32::MAX.into())),
+        Some("int64" | "int") => Some((i64::MIN.into(), i64::MAX.into())),
+        Some("uint8") => Some((0, u8::MAX.into())),
+        Some("uint16") => Some((0, u16::MAX.into())),
+        Some("uint32") => Some((0, u32::MAX.into())),
+        Some("uint64" | "uint") => Some((0, u64::MAX.into())),
+        _ => None,
     };
+    // What 64 bits hold: nothing reads more.
+    let (mut low, mut high) = range.unwrap_or((i64::MIN.into(), u64::MAX.into()));
+    let (mut bounded_below, mut bounded_above) = (range.is_some(), range.is_some());
     for (keyword, is_low, step) in
         [("minimum", true, 0), ("exclusiveMinimum", true, 1), ("maximum", false, 0), ("exclusiveMaximum", false, -1)]
     {
@@ -540,6 +551,14 @@ fn integer(fields: &Map<String, Value>, pointer: &str) -> Result<String, SchemaE
             }
         };
         (low, high) = if is_low { (low.max(whole), high) } else { (low, high.min(whole)) };
+        (bounded_below, bounded_above) = (bounded_below || is_low, bounded_above || !is_low);
+    }
+    // Where nothing is said, what every reader agrees on, unless nothing of that is left.
+    if !bounded_above && low <= WIDEST {
+        high = WIDEST;
+    }
+    if !bounded_below && high >= -WIDEST {
+        low = -WIDEST;
     }
     number::integers(low, high).ok_or_else(|| SchemaError::Impossible(pointer.to_owned()))
 }

@@ -6,7 +6,7 @@ use std::{
     num::NonZeroU32,
 };
 
-use gguf_loader::{Model, backend::ContextOptions, generation::GenerateOptions};
+use gguf_loader::{Model, backend::ContextOptions, generation::GenerateRequest};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -16,8 +16,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = Model::load(path)?;
     writeln!(stderr(), "{}", model.selection().explain())?;
     let mut context = model.context(&ContextOptions::default())?;
-    let options = GenerateOptions::default().with_max_tokens(NonZeroU32::new(64).ok_or("64 is above zero")?);
-    for piece in context.generate(&prompt, &options)? {
+    let request = GenerateRequest::new(prompt).with_max_tokens(NonZeroU32::new(64).ok_or("64 is above zero")?);
+    for piece in context.generate(request)? {
         write!(stdout(), "{}", piece?.text)?;
         stdout().flush()?;
     }

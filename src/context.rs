@@ -4,9 +4,8 @@
 use crate::{
     backend::{
         BackendContext, Batch, CancelToken, ContextLimits, DecodeError, Position, SequenceEdit, SequenceId, Token,
-        TokenizeOptions,
     },
-    generation::{GenerateError, GenerateOptions, Generation},
+    generation::{Completion, GenerateError, GenerateRequest, Generation},
     model::Model,
 };
 
@@ -16,11 +15,21 @@ pub struct Context {
     inner: Box<dyn BackendContext>,
     model: Model,
     cancel: CancelToken,
+    sequences: Vec<Sequence>,
+}
+
+/// What a sequence holds.
+#[derive(Debug, Clone, Default)]
+struct Sequence {
+    tokens: Vec<Token>,
+    /// A token that was generated last and not decoded.
+    undecoded: Option<Token>,
 }
 
 impl Context {
     pub(crate) fn new(model: Model, inner: Box<dyn BackendContext>, cancel: CancelToken) -> Self {
-        Self { inner, model, cancel }
+        let sequences = vec![Sequence::default(); inner.limits().sequences as usize];
+        Self { inner, model, cancel, sequences }
     }
 
     /// The model.
@@ -45,7 +54,24 @@ impl Context {
     /// [`DecodeError`]; the sequences then hold what they held before, except after [`DecodeError::Cancelled`], where
     /// passes that were finished stay.
     pub fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError> {
-        self.inner.decode(batch)
+        let result = self.inner.decode(batch);
+        if matches!(result, Err(DecodeError::Batch(_))) {
+            return result;
+        }
+        for item in batch.items() {
+            if let Some(sequence) = self.sequences.get_mut(item.sequence as usize) {
+                if sequence.tokens.is_empty() {
+                    // At once, so that no token's decode has to.
+                    sequence.tokens.reserve(self.inner.limits().context.min(LONG) as usize);
+                }
+                sequence.tokens.push(item.token);
+                sequence.undecoded = None;
+            }
+        }
+        if result.is_err() || self.next_position(batch.items()[0].sequence) == 0 {
+            self.reconcile();
+        }
+        result
     }
 
     /// The logits after token `index` of the last batch: one number for each token of the vocabulary.
@@ -60,7 +86,36 @@ impl Context {
     ///
     /// [`DecodeError::SequenceEdit`] when the model's memory cannot do it.
     pub fn edit(&mut self, edit: SequenceEdit) -> Result<(), DecodeError> {
-        self.inner.edit(edit)
+        let result = self.inner.edit(edit);
+        if result.is_ok() {
+            match edit {
+                SequenceEdit::Clear => self.sequences.iter_mut().for_each(|sequence| sequence.truncate(0)),
+                SequenceEdit::Truncate { sequence, from } => {
+                    if let Some(sequence) = self.sequences.get_mut(sequence as usize) {
+                        sequence.truncate(from as usize);
+                    }
+                }
+                SequenceEdit::Remove { sequence, from, to } => {
+                    if let Some(Sequence { tokens, .. }) = self.sequences.get_mut(sequence as usize) {
+                        let to = tokens.len().min(to as usize);
+                        tokens.drain(to.min(from as usize)..to);
+                    }
+                }
+                SequenceEdit::Copy { from, to } => {
+                    let copy = self.sequences.get(from as usize).cloned();
+                    if let (Some(copy), Some(sequence)) = (copy, self.sequences.get_mut(to as usize)) {
+                        *sequence = copy;
+                    }
+                }
+            }
+        }
+        self.reconcile();
+        result
+    }
+
+    /// The tokens that `sequence` holds; none for a sequence that there is not.
+    pub fn tokens(&self, sequence: SequenceId) -> &[Token] {
+        self.sequences.get(sequence as usize).map_or(&[], |sequence| &sequence.tokens)
     }
 
     /// The position after the last token of `sequence`: 0 when it is empty.
@@ -73,32 +128,58 @@ impl Context {
         self.inner.executed_by()
     }
 
-    /// Continues `prompt` on sequence 0 with the likeliest tokens, one an iteration.
-    ///
-    /// The prompt follows on what the sequence holds; BOS is added only to an empty one.
+    /// Generates what a request asks for, one token an iteration. A text alone is a request:
+    /// `context.generate("Once upon a time")`.
     ///
     /// # Errors
     ///
-    /// [`GenerateError`] when the prompt cannot be tokenised, or does not fit. The iterator's items are errors when a
-    /// decode fails or is cancelled.
-    pub fn generate(&mut self, prompt: &str, options: &GenerateOptions) -> Result<Generation<'_>, GenerateError> {
-        let tokenizer = self.model.tokenizer().map_err(|_| GenerateError::NoTokenizer)?.clone();
-        let add_special = self.next_position(0) == 0;
-        let tokens = tokenizer.tokenize(prompt, TokenizeOptions { add_special, ..TokenizeOptions::default() })?;
-        Generation::new(self, tokenizer, tokens, options)
+    /// [`GenerateError`] when the request makes no sense or does not fit; the sequences are then what they were. The
+    /// iterator's items are errors when a decode fails.
+    pub fn generate(&mut self, request: impl Into<GenerateRequest>) -> Result<Generation<'_>, GenerateError> {
+        Generation::new(self, &request.into())
     }
 
-    /// Like [`generate`](Self::generate), from tokens.
+    /// Generates what a request asks for, and returns it whole.
     ///
     /// # Errors
     ///
     /// [`GenerateError`].
-    pub fn generate_from_tokens(
-        &mut self,
-        prompt: &[Token],
-        options: &GenerateOptions,
-    ) -> Result<Generation<'_>, GenerateError> {
-        let tokenizer = self.model.tokenizer().map_err(|_| GenerateError::NoTokenizer)?.clone();
-        Generation::new(self, tokenizer, prompt.to_vec(), options)
+    pub fn complete(&mut self, request: impl Into<GenerateRequest>) -> Result<Completion, GenerateError> {
+        self.generate(request)?.complete()
+    }
+
+    /// Generates what a request asks for on a thread of its own; the stream hands the context back in the end.
+    #[cfg(feature = "async")]
+    pub fn into_stream(self, request: impl Into<GenerateRequest>) -> crate::generation::GenerationStream {
+        crate::generation::GenerationStream::new(self, request.into())
+    }
+
+    /// The token that was generated last on `sequence`, if the sequence does not hold it: nothing asked for what follows it.
+    pub(crate) fn undecoded(&self, sequence: SequenceId) -> Option<Token> {
+        self.sequences.get(sequence as usize)?.undecoded
+    }
+
+    pub(crate) fn set_undecoded(&mut self, sequence: SequenceId, token: Token) {
+        if let Some(sequence) = self.sequences.get_mut(sequence as usize) {
+            sequence.undecoded = Some(token);
+        }
+    }
+
+    /// A decode that was cancelled may have got a part of the way, a recurrent model may have forgotten all, and an encoder
+    /// remembers nothing.
+    fn reconcile(&mut self) {
+        for (id, sequence) in (0..).zip(&mut self.sequences) {
+            sequence.tokens.truncate(self.inner.next_position(id) as usize);
+        }
+    }
+}
+
+/// Tokens for which there is room from the beginning.
+const LONG: u32 = 1 << 16;
+
+impl Sequence {
+    fn truncate(&mut self, length: usize) {
+        self.tokens.truncate(length);
+        self.undecoded = None;
     }
 }

@@ -5,13 +5,13 @@
 //! that can run, takes the fastest, and says why. Ternary models, such as BitNet b1.58, have kernels of their own.
 //!
 //! ```no_run
-//! use gguf_loader::{Model, backend::ContextOptions, generation::GenerateOptions};
+//! use gguf_loader::{Model, backend::ContextOptions};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = Model::load("model.gguf")?;
 //! println!("{}", model.selection().explain());
 //! let mut context = model.context(&ContextOptions::default())?;
-//! for piece in context.generate("The capital of France is", &GenerateOptions::default())? {
+//! for piece in context.generate("The capital of France is")? {
 //!     print!("{}", piece?.text);
 //! }
 //! # Ok(())
@@ -23,10 +23,12 @@
 //! * A [`Model`] is weights in memory, on the backend that was chosen for them: [`Model::selection`]. Several models, on
 //!   different backends, live side by side.
 //! * A [`Context`] is a KV cache and the threads that compute on it. It takes a [`Batch`](backend::Batch) of tokens of one
-//!   or more sequences and gives logits; [`Context::generate`] loops over that.
+//!   or more sequences and gives logits; [`Context::generate`] loops over that, as a
+//!   [`GenerateRequest`](generation::GenerateRequest) says.
 //! * A [`Tokenizer`] turns text into tokens and back; it can be loaded without the weights.
 //! * An [`Embedder`](embedding::Embedder) turns texts into vectors, a [`Reranker`](embedding::Reranker) orders documents
 //!   by how well they answer a query.
+//! * A [`Sampling`](sampling::Sampling) says how tokens are chosen: llama.cpp's samplers, as plain data, and your own.
 //! * A [`ChatSession`](chat::ChatSession) is a conversation: it uses the model's own template, keeps what it computed, and calls
 //!   [tools](chat::Tool). A [`Grammar`](grammar::Grammar) is what a model is allowed to write.
 //! * A [`Backend`](backend::Backend) is one way to run a model. Backends register themselves at compile time; a program
@@ -50,6 +52,7 @@
 //! | `cpu-common` (default) | one tier for each step that matters in speed |
 //! | `cpu-all` | every tier |
 //! | `bitnet` (default) | ternary kernels in each of these tiers, and the architecture of BitNet b1.58 |
+//! | `async` | generations as a `futures` stream |
 //! | `reference` | a slow backend in pure Rust, for tests |
 //! | `synth` | [`gguf`] writes synthetic models, for tests and benchmarks |
 //! | `cli` (default) | the command-line program |
@@ -71,6 +74,7 @@ pub mod import;
 pub mod knobs;
 pub mod model;
 pub mod perplexity;
+pub mod sampling;
 pub mod select;
 pub mod tokenizer;
 

@@ -7,7 +7,7 @@ use std::{
     num::NonZeroU32,
 };
 
-use gguf_loader::{Model, backend::ContextOptions, generation::GenerateOptions, gguf::synth::SyntheticModel};
+use gguf_loader::{Model, backend::ContextOptions, generation::GenerateRequest, gguf::synth::SyntheticModel};
 
 /// Counts the allocations of the thread that asks for it. llama.cpp allocates through the C library, beside it.
 struct Counting;
@@ -46,9 +46,9 @@ fn a_generated_token_costs_no_allocation_but_its_text() {
     SyntheticModel::tiny().write_file(&path).expect("the model is written");
     let model = Model::load(&path).expect("the model loads");
     let mut context = model.context(&ContextOptions::default()).expect("the context opens");
-    let options = GenerateOptions::default().with_stop_at_end(false);
-    let options = options.with_max_tokens(NonZeroU32::new(200).expect("above zero"));
-    let mut generation = context.generate("the quick brown fox", &options).expect("the prompt fits");
+    let request = GenerateRequest::new("the quick brown fox").with_stop_at_end(false);
+    let request = request.with_max_tokens(NonZeroU32::new(200).expect("above zero"));
+    let mut generation = context.generate(request).expect("the prompt fits");
     // The first token decodes the prompt, the second sizes the buffers of a single token.
     for _ in 0..2 {
         generation.next().expect("a token").expect("the decode succeeds");

@@ -5,8 +5,8 @@ use std::{num::NonZeroU32, ops::ControlFlow, path::Path, time::Duration};
 
 use gguf_loader::{
     Context, LoadError, LoadOptions, Model,
-    backend::{Batch, CancelToken, ContextOptions, DecodeError, LoadError as BackendLoadError, LoadRequest},
-    generation::{FinishReason, GenerateError, GenerateOptions},
+    backend::{Batch, CancelToken, ContextOptions, LoadError as BackendLoadError, LoadRequest},
+    generation::{FinishReason, GenerateError, GenerateRequest},
     gguf::{Gguf, synth::SyntheticModel},
     hardware::Hardware,
     select::{ChooseOptions, Policy, Registry},
@@ -39,9 +39,8 @@ fn runnable() -> Vec<&'static str> {
 }
 
 fn generated(context: &mut Context, tokens: u32) -> Vec<u32> {
-    let options = GenerateOptions::default().with_max_tokens(NonZeroU32::new(tokens).expect("above zero"));
-    let generation = context.generate(PROMPT, &options.with_stop_at_end(false)).expect("the prompt fits");
-    generation.map(|piece| piece.expect("the decode succeeds").token).collect()
+    let request = GenerateRequest::new(PROMPT).with_max_tokens(NonZeroU32::new(tokens).expect("above zero"));
+    context.complete(request.with_stop_at_end(false)).expect("the prompt fits").tokens
 }
 
 #[test]
@@ -106,12 +105,11 @@ fn generation_stops_where_the_context_ends_and_says_so() {
     let model = load(&path, runnable()[0]).expect("the floor can run");
     let options = ContextOptions::default().with_length(NonZeroU32::new(32).expect("above zero"));
     let mut context = model.context(&options).expect("the context opens");
-    let mut generation =
-        context.generate(PROMPT, &GenerateOptions::default().with_stop_at_end(false)).expect("the prompt fits");
-    let pieces = generation.by_ref().filter(|piece| piece.is_ok()).count();
-    assert_eq!(generation.finish_reason(), Some(FinishReason::ContextFull));
+    let request = GenerateRequest::new(PROMPT).with_stop_at_end(false);
+    let completion = context.complete(request).expect("the prompt fits");
+    assert_eq!(completion.finish, FinishReason::ContextFull);
     // The last token is chosen from the logits of a full context.
-    assert_eq!(generation.prompt_tokens() + pieces, 33);
+    assert_eq!(completion.usage.prompt_tokens + completion.tokens.len(), 33);
 }
 
 #[test]
@@ -120,24 +118,23 @@ fn a_prompt_longer_than_the_context_is_refused_before_anything_is_decoded() {
     let model = load(&path, runnable()[0]).expect("the floor can run");
     let options = ContextOptions::default().with_length(NonZeroU32::new(16).expect("above zero"));
     let mut context = model.context(&options).expect("the context opens");
-    let error = context.generate(&PROMPT.repeat(20), &GenerateOptions::default()).expect_err("it is too long");
+    let error = context.generate(PROMPT.repeat(20)).expect_err("it is too long");
     assert!(matches!(error, GenerateError::PromptTooLong { limit: 16, used: 0, .. }), "{error}");
     assert_eq!(context.next_position(0), 0);
 }
 
 #[test]
-fn a_cancelled_generation_ends_with_an_error_and_the_context_stays_usable() {
+fn a_cancelled_generation_ends_and_says_so_and_the_context_stays_usable() {
     let (_folder, path) = tiny();
     let model = load(&path, runnable()[0]).expect("the floor can run");
     let cancel = CancelToken::new();
     let mut context = model.context(&ContextOptions::default().with_cancel(cancel.clone())).expect("it opens");
-    let options = GenerateOptions::default().with_stop_at_end(false);
-    let mut generation = context.generate(PROMPT, &options).expect("the prompt fits");
+    let request = GenerateRequest::new(PROMPT).with_stop_at_end(false);
+    let mut generation = context.generate(request).expect("the prompt fits");
     assert!(generation.next().is_some_and(|piece| piece.is_ok()));
     cancel.cancel();
-    let error = generation.next().expect("an error is an item").expect_err("it was cancelled");
-    assert_eq!(error, GenerateError::Decode(DecodeError::Cancelled));
-    assert!(generation.next().is_none(), "nothing follows an error");
+    assert!(generation.next().is_none(), "nothing comes after it was cancelled");
+    assert_eq!(generation.finish_reason(), Some(FinishReason::Cancelled));
     cancel.reset();
     assert_eq!(generated(&mut context, 4).len(), 4);
 }

@@ -264,6 +264,13 @@ impl BackendContext for LlamaContext {
                     // SAFETY: as above, and the sequence exists.
                     || unsafe { ffi::gl_sequence_truncate(self.as_ptr(), id, from as sys::llama_pos) }
             }
+            SequenceEdit::Remove { sequence, from, to } => {
+                let id = self.check_sequence(sequence)?;
+                let to = to.min(self.next[sequence as usize]);
+                from >= to
+                    // SAFETY: as above, and the sequence exists.
+                    || unsafe { ffi::gl_sequence_remove(self.as_ptr(), id, from as sys::llama_pos, to as sys::llama_pos) }
+            }
             SequenceEdit::Copy { from, to } => {
                 let (source, target) = (self.check_sequence(from)?, self.check_sequence(to)?);
                 // SAFETY: as above, and both sequences exist.

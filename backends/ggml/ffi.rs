@@ -118,6 +118,7 @@ unsafe extern "C" {
         special: bool,
     ) -> i32;
     pub(crate) fn gl_sequence_truncate(context: *mut sys::llama_context, sequence: i32, from: i32) -> bool;
+    pub(crate) fn gl_sequence_remove(context: *mut sys::llama_context, sequence: i32, from: i32, to: i32) -> bool;
     pub(crate) fn gl_sequence_copy(context: *mut sys::llama_context, from: i32, to: i32) -> bool;
     pub(crate) fn gl_sequences_clear(context: *mut sys::llama_context) -> bool;
     pub(crate) fn gl_cpu_graph_compute(context: *const sys::llama_context) -> *const c_void;

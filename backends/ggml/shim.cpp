@@ -220,6 +220,18 @@ bool gl_sequence_truncate(llama_context * context, llama_seq_id sequence, llama_
     return guarded(false, [&] { return llama_memory_seq_rm(llama_get_memory(context), sequence, from, -1); });
 }
 
+bool gl_sequence_remove(llama_context * context, llama_seq_id sequence, llama_pos from, llama_pos to) {
+    return guarded(false, [&] {
+        llama_memory_t memory = llama_get_memory(context);
+        // llama.cpp aborts when a memory that cannot shift has to, at the next decode.
+        if (!llama_memory_can_shift(memory) || !llama_memory_seq_rm(memory, sequence, from, to)) {
+            return false;
+        }
+        llama_memory_seq_add(memory, sequence, to, -1, from - to);
+        return true;
+    });
+}
+
 bool gl_sequence_copy(llama_context * context, llama_seq_id from, llama_seq_id to) {
     return guarded(false, [&] {
         llama_memory_t memory = llama_get_memory(context);

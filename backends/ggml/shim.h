@@ -51,6 +51,8 @@ int32_t gl_detokenize(const struct llama_vocab * vocab, const llama_token * toke
 
 // false when the memory cannot do it, and after an exception.
 bool gl_sequence_truncate(struct llama_context * context, llama_seq_id sequence, llama_pos from);
+// Removes the positions `from` to before `to`, and moves those after them up.
+bool gl_sequence_remove(struct llama_context * context, llama_seq_id sequence, llama_pos from, llama_pos to);
 bool gl_sequence_copy(struct llama_context * context, llama_seq_id from, llama_seq_id to);
 bool gl_sequences_clear(struct llama_context * context);
 

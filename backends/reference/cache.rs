@@ -50,6 +50,17 @@ impl Sequence {
         self.truncate(self.length);
     }
 
+    /// Removes the tokens `from` to before `to`. `moved` is given the keys of those after them, in each layer.
+    pub(super) fn remove(&mut self, from: usize, to: usize, moved: impl Fn(&mut [f32])) {
+        let (begin, end) = (from * self.width, to * self.width);
+        for layer in &mut self.layers {
+            layer.keys.drain(begin..end);
+            layer.values.drain(begin..end);
+            moved(&mut layer.keys[begin..]);
+        }
+        self.length -= to - from;
+    }
+
     /// Keeps the first `length` tokens.
     pub(super) fn truncate(&mut self, length: usize) {
         self.length = self.length.min(length);

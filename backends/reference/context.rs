@@ -71,6 +71,13 @@ impl BackendContext for Context {
         match edit {
             SequenceEdit::Clear => self.sequences.iter_mut().for_each(|sequence| sequence.truncate(0)),
             SequenceEdit::Truncate { sequence, from } => self.sequence(sequence)?.truncate(from as usize),
+            SequenceEdit::Remove { sequence, from, to } => {
+                let transformer = Arc::clone(&self.transformer);
+                let sequence = self.sequence(sequence)?;
+                let to = sequence.length().min(to as usize);
+                let from = to.min(from as usize);
+                sequence.remove(from, to, |keys| pass::turn_back(&transformer, keys, to - from));
+            }
             SequenceEdit::Copy { from, to } => {
                 let copy = self.sequence(from)?.clone();
                 *self.sequence(to)? = copy;

@@ -129,6 +129,19 @@ fn rotations(model: &Transformer, items: &[BatchItem]) -> Vec<(f32, f32)> {
     items.iter().flat_map(of_item).collect()
 }
 
+/// Turns keys that RoPE has turned to what they are `positions` further to the front.
+pub(super) fn turn_back(model: &Transformer, keys: &mut [f32], positions: usize) {
+    let hyperparameters = &model.hyperparameters;
+    let angle = |frequency: &f64| {
+        let (sin, cos) = (positions as f64 * frequency).sin_cos();
+        (cos as f32, -sin as f32)
+    };
+    let rotations: Vec<(f32, f32)> = model.rope_frequencies.iter().map(angle).collect();
+    for head in keys.chunks_exact_mut(hyperparameters.head_dim) {
+        rotate_head(head, hyperparameters.architecture.rope_pairs(), &rotations);
+    }
+}
+
 /// RoPE: turns pairs of elements of every head by the angles of their token.
 fn rotate(rows: &mut [f32], heads: usize, hyperparameters: &Hyperparameters, rotations: &[(f32, f32)]) {
     let pairs = hyperparameters.rope_dimensions / 2;

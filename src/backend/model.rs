@@ -268,6 +268,16 @@ pub enum SequenceEdit {
         /// The first position that goes.
         from: Position,
     },
+    /// Removes the tokens of `sequence` from position `from` to before `to`; those after them move up. What they know of the
+    /// removed ones stays in them.
+    Remove {
+        /// The sequence.
+        sequence: SequenceId,
+        /// The first position that goes.
+        from: Position,
+        /// The first position that stays.
+        to: Position,
+    },
     /// Makes `to` hold what `from` holds, and nothing else.
     Copy {
         /// The sequence to read.

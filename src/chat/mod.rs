@@ -21,19 +21,17 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod decode;
 mod delta;
 mod error;
 mod message;
 mod session;
 mod template;
-mod text;
 mod tool;
 mod toolbox;
 
 pub use delta::ReplyEvent;
 pub use error::ChatError;
-pub use session::{ChatFinish, ChatReply, ChatSession, ChatUsage, ReplyOptions};
+pub use session::{ChatReply, ChatSession, ReplyOptions};
 pub use template::{ChatPrompt, ChatTemplate};
 pub use toolbox::Toolbox;
 

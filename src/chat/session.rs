@@ -4,6 +4,7 @@ use std::{
     fmt,
     num::NonZeroU32,
     ops::ControlFlow,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,14 +13,14 @@ use serde_json::{Map, Value};
 
 use super::{
     ChatError, ChatPrompt, ChatTemplate, Message, PromptEnding, RenderedPrompt, Reply, ReplyEvent, Role, Tool,
-    ToolChoice, decode::Decoding, delta::Deltas, text::ReplyText,
+    ToolChoice, delta::Deltas,
 };
 use crate::{
-    backend::{CancelToken, DecodeError, Position, SequenceEdit, Token, TokenizeOptions},
+    backend::{CancelToken, SequenceEdit},
     context::Context,
-    generation::likeliest,
-    grammar::{ChooseToken, Constraint, Grammar},
-    tokenizer::Tokenizer,
+    generation::{FinishReason, GenerateError, GenerateRequest, Start, Usage},
+    grammar::Grammar,
+    sampling::Sampling,
 };
 
 /// A conversation with a model. Owns its context; may move between threads.
@@ -28,12 +29,8 @@ use crate::{
 /// next reply is asked for: the tokens from the first that differs on are computed anew, and those before are kept.
 pub struct ChatSession {
     context: Context,
-    tokenizer: Tokenizer,
     template: ChatTemplate,
-    chooser: Box<dyn ChooseToken>,
     messages: Vec<Message>,
-    /// The tokens that sequence 0 of the context holds.
-    held: Vec<Token>,
     /// Calls so far, to give them ids.
     calls: u32,
 }
@@ -50,6 +47,10 @@ pub struct ReplyOptions {
     pub parallel_tool_calls: bool,
     /// What the reply must look like (default: anything). Not together with tools.
     pub grammar: Option<Grammar>,
+    /// How tokens are chosen (default: greedily).
+    pub sampling: Sampling,
+    /// Texts at which the reply ends, beside those of the template (default: none).
+    pub stops: Vec<String>,
     /// Most tokens of the reply; `None` goes on until the model ends or the context is full (default).
     pub max_tokens: Option<NonZeroU32>,
     /// Whether a model that can reason does not (default: it does).
@@ -83,6 +84,18 @@ impl ReplyOptions {
         self
     }
 
+    /// Sets how tokens are chosen.
+    pub fn with_sampling(mut self, sampling: Sampling) -> Self {
+        self.sampling = sampling;
+        self
+    }
+
+    /// Adds a text at which the reply ends.
+    pub fn with_stop(mut self, stop: impl Into<String>) -> Self {
+        self.stops.push(stop.into());
+        self
+    }
+
     /// Sets the most tokens of the reply.
     pub fn with_max_tokens(mut self, max_tokens: NonZeroU32) -> Self {
         self.max_tokens = Some(max_tokens);
@@ -92,47 +105,16 @@ impl ReplyOptions {
 
 /// A reply, and what it took.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ChatReply {
     /// What the model said. The session has it too, as its last message.
     pub message: Message,
     /// Why it ended.
-    pub finish: ChatFinish,
-    /// What it took.
-    pub usage: ChatUsage,
-}
-
-/// Why a reply ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ChatFinish {
-    /// The model ended it.
-    End,
-    /// The model ended it, and waits for the results of its calls.
-    ToolCalls,
-    /// It has as many tokens as were asked for.
-    MaxTokens,
-    /// The context holds no further token.
-    ContextFull,
-    /// The callback broke off.
-    Stopped,
-    /// The context's [`CancelToken`] was used.
-    Cancelled,
-}
-
-/// What a reply took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct ChatUsage {
-    /// Tokens of the prompt: the conversation so far.
-    pub prompt_tokens: usize,
-    /// Those of them that the context held already.
-    pub reused_tokens: usize,
-    /// Tokens of the reply.
-    pub reply_tokens: usize,
-    /// Time until the first token of the reply.
-    pub prompt_time: Duration,
-    /// Time for the others.
-    pub reply_time: Duration,
+    pub finish: FinishReason,
+    /// What it took; of the prompt, which is the conversation so far, what the context held already is not computed again.
+    pub usage: Usage,
+    /// What lots were drawn from.
+    pub seed: u64,
 }
 
 impl ChatSession {
@@ -143,7 +125,7 @@ impl ChatSession {
     /// [`ChatError::NoTokenizer`], or [`ChatError::Template`] when the model has no template; then see
     /// [`with_template`](Self::with_template).
     pub fn new(context: Context) -> Result<Self, ChatError> {
-        let template = ChatTemplate::of(context.model().tokenizer().map_err(|_| ChatError::NoTokenizer)?)?;
+        let template = ChatTemplate::of(context.model().tokenizer().map_err(|_| GenerateError::NoTokenizer)?)?;
         Self::with_template(context, template)
     }
 
@@ -153,15 +135,9 @@ impl ChatSession {
     ///
     /// [`ChatError::NoTokenizer`].
     pub fn with_template(mut context: Context, template: ChatTemplate) -> Result<Self, ChatError> {
-        let tokenizer = context.model().tokenizer().map_err(|_| ChatError::NoTokenizer)?.clone();
-        context.edit(SequenceEdit::Clear)?;
-        let chooser = Box::new(likeliest);
-        Ok(Self { context, tokenizer, template, chooser, messages: Vec::new(), held: Vec::new(), calls: 0 })
-    }
-
-    /// Sets how tokens are chosen; until then it is the likeliest one.
-    pub fn set_chooser(&mut self, chooser: impl ChooseToken + 'static) {
-        self.chooser = Box::new(chooser);
+        context.model().tokenizer().map_err(|_| GenerateError::NoTokenizer)?;
+        context.edit(SequenceEdit::Clear).map_err(GenerateError::Decode)?;
+        Ok(Self { context, template, messages: Vec::new(), calls: 0 })
     }
 
     /// The conversation so far.
@@ -215,56 +191,45 @@ impl ChatSession {
         options: &ReplyOptions,
         mut on_event: impl FnMut(&ReplyEvent) -> ControlFlow<()>,
     ) -> Result<ChatReply, ChatError> {
-        let start = Instant::now();
         if options.grammar.is_some() && !options.tools.is_empty() {
-            return Err(ChatError::GrammarWithTools);
+            return Err(GenerateError::GrammarWithTools.into());
         }
         let rendered = self.render(options)?;
-        let tokens = self.tokens_of(&rendered.text)?;
-        let constraint = self.constraint(&rendered, options.grammar.as_ref())?;
-        let reused_tokens = self.keep_common(&tokens)?;
-        let mut usage = ChatUsage { prompt_tokens: tokens.len(), reused_tokens, ..ChatUsage::default() };
+        let parser = Arc::clone(&rendered.parser);
+        let mut request =
+            GenerateRequest::new(rendered).with_start(Start::Reuse).with_sampling(options.sampling.clone());
+        request.grammar.clone_from(&options.grammar);
+        request.max_tokens = options.max_tokens;
+        request.stops.clone_from(&options.stops);
+        let mut generation = self.context.generate(request)?;
 
-        let mut text = ReplyText::new(&self.tokenizer, &rendered)?;
-        let mut decoding = Decoding::new(&mut self.context, &mut self.held, constraint, options.max_tokens);
         // What the prompt has of the reply already is not news.
-        let mut deltas = Deltas::after(rendered.parser.parse("", false).unwrap_or_default());
-        let mut events = Vec::new();
-        let (mut last_read, mut reading) = (start, Duration::ZERO);
-        decoding.prompt(&tokens)?;
-        let finish = 'reply: loop {
-            let token = match decoding.next(&self.tokenizer, self.chooser.as_mut()) {
-                Ok(Ok(token)) => token,
-                Ok(Err(finish)) => break finish,
-                Err(ChatError::Decode(DecodeError::Cancelled)) => break ChatFinish::Cancelled,
-                Err(error) => return Err(error),
-            };
-            usage.reply_tokens += 1;
-            if usage.reply_tokens == 1 {
-                usage.prompt_time = start.elapsed();
-            }
+        let mut deltas = Deltas::after(parser.parse("", false).unwrap_or_default());
+        let (mut text, mut events) = (String::new(), Vec::new());
+        let (mut last_read, mut reading) = (Instant::now(), Duration::ZERO);
+        let mut stopped = false;
+        while let Some(piece) = generation.next() {
+            text.push_str(&piece?.text);
             // A parser reads from the beginning each time. In a long reply it rests between two readings for longer than one
             // takes, so that it never costs more than a small part of the time.
-            if text.push(token)? && last_read.elapsed() >= reading * 20 {
-                let begin = Instant::now();
-                let reply = rendered.parser.parse(text.visible(), false);
-                (last_read, reading) = (Instant::now(), begin.elapsed());
-                deltas.push(&reply.unwrap_or_default(), &mut events);
-                for event in events.drain(..) {
-                    if on_event(&event).is_break() {
-                        break 'reply ChatFinish::Stopped;
-                    }
-                }
+            if text.is_empty() || last_read.elapsed() < reading * 20 {
+                continue;
             }
-            if text.is_stopped() {
-                break ChatFinish::End;
+            let begin = Instant::now();
+            let reply = parser.parse(&text, false);
+            (last_read, reading) = (Instant::now(), begin.elapsed());
+            deltas.push(&reply.unwrap_or_default(), &mut events);
+            stopped = events.drain(..).any(|event| on_event(&event).is_break());
+            if stopped {
+                break;
             }
-        };
-        text.finish();
-        let whole = finish == ChatFinish::End;
-        let reply = rendered.parser.parse(text.visible(), whole).or_else(|error| match whole {
+        }
+        let finish = generation.finish_reason().filter(|_| !stopped).unwrap_or(FinishReason::BrokenOff);
+        let (usage, seed) = (generation.usage(), generation.seed());
+        let whole = matches!(finish, FinishReason::End | FinishReason::Stop);
+        let reply = parser.parse(&text, whole).or_else(|error| match whole {
             // A reply that was not forced into a form may end in the middle of one.
-            true => rendered.parser.parse(text.visible(), false).map_err(|_| error),
+            true => parser.parse(&text, false).map_err(|_| error),
             false => Err(error),
         })?;
         deltas.push(&reply, &mut events);
@@ -272,8 +237,7 @@ impl ChatSession {
             // The reply has ended: there is nothing left to break off.
             let _ = on_event(event);
         }
-        usage.reply_time = start.elapsed().saturating_sub(usage.prompt_time);
-        Ok(self.finish(reply, finish, usage))
+        Ok(self.finish(reply, finish, usage, seed))
     }
 
     /// Has the model reply with a value of a type, by the type's JSON schema.
@@ -288,14 +252,16 @@ impl ChatSession {
         let options = options.clone().with_grammar(Grammar::of::<T>()?);
         let ChatReply { message, finish, .. } = self.reply(&options, |_| ControlFlow::Continue(()))?;
         match finish {
-            ChatFinish::End => serde_json::from_str(message.content.trim()).map_err(ChatError::Value),
+            FinishReason::End | FinishReason::Stop => {
+                serde_json::from_str(message.content.trim()).map_err(ChatError::Value)
+            }
             _ => Err(ChatError::Unfinished(finish)),
         }
     }
 
-    fn finish(&mut self, reply: Reply, mut finish: ChatFinish, usage: ChatUsage) -> ChatReply {
+    fn finish(&mut self, reply: Reply, mut finish: FinishReason, usage: Usage, seed: u64) -> ChatReply {
         let mut message = Message::from(reply);
-        if finish != ChatFinish::End {
+        if !matches!(finish, FinishReason::End | FinishReason::Stop) {
             // The last call may be incomplete, and then templates could not write it.
             message.tool_calls.retain(|call| serde_json::from_str::<Map<String, Value>>(&call.arguments).is_ok());
         }
@@ -304,15 +270,15 @@ impl ChatSession {
             // Nine letters and digits: what the strictest templates ask for.
             call.id = format!("call{:05}", self.calls % 100_000);
         }
-        if finish == ChatFinish::End && !message.tool_calls.is_empty() {
-            finish = ChatFinish::ToolCalls;
+        if matches!(finish, FinishReason::End | FinishReason::Stop) && !message.tool_calls.is_empty() {
+            finish = FinishReason::ToolCalls;
         }
         if self.messages.last().is_some_and(|last| last.role == Role::Assistant) {
             // The reply begins with the message that it continues.
             self.messages.pop();
         }
         self.messages.push(message.clone());
-        ChatReply { message, finish, usage }
+        ChatReply { message, finish, usage, seed }
     }
 
     fn render(&self, options: &ReplyOptions) -> Result<RenderedPrompt, ChatError> {
@@ -325,58 +291,6 @@ impl ChatSession {
             .with_thinking(!options.without_thinking);
         prompt.arguments = options.arguments.clone();
         Ok(self.template.render(&prompt)?)
-    }
-
-    /// The tokens of a prompt, with one BOS where the model wants one, whether the template writes it or not.
-    fn tokens_of(&self, prompt: &str) -> Result<Vec<Token>, ChatError> {
-        let plain = TokenizeOptions { add_special: false, parse_special: true };
-        let mut tokens = self.tokenizer.tokenize(prompt, plain)?;
-        let special = self.tokenizer.special();
-        if let (true, Some(bos)) = (special.add_bos, special.bos)
-            && tokens.first() != Some(&bos)
-        {
-            tokens.insert(0, bos);
-        }
-        let limit = self.context.limits().context;
-        match tokens.len() {
-            0 => Err(ChatError::EmptyPrompt),
-            length if length >= limit as usize => Err(ChatError::PromptTooLong { tokens: length, limit }),
-            _ => Ok(tokens),
-        }
-    }
-
-    fn constraint(&self, rendered: &RenderedPrompt, own: Option<&Grammar>) -> Result<Option<Constraint>, ChatError> {
-        if let Some(grammar) = own {
-            return Ok(Some(Constraint::new(&self.tokenizer, grammar)?));
-        }
-        let Some(grammar) = &rendered.grammar else { return Ok(None) };
-        let mut constraint = Constraint::of_engine(&self.tokenizer, &grammar.gbnf, grammar.triggers.as_deref())?;
-        if grammar.triggers.is_none() {
-            // This grammar describes the reply from the beginning of the turn, which the prompt has.
-            let plain = TokenizeOptions { add_special: false, parse_special: true };
-            for token in self.tokenizer.tokenize(&rendered.reply_start, plain)? {
-                constraint.accept(token).map_err(|mismatch| ChatError::Constraint(mismatch.into()))?;
-            }
-        }
-        Ok(Some(constraint))
-    }
-
-    /// Forgets what the context holds beyond what it shares with `tokens`, of which one at least is left to compute.
-    fn keep_common(&mut self, tokens: &[Token]) -> Result<usize, ChatError> {
-        let shared = self.held.iter().zip(tokens).take_while(|(held, token)| held == token).count();
-        let shared = shared.min(tokens.len() - 1);
-        if shared == self.held.len() {
-            return Ok(shared);
-        }
-        let from = Position::try_from(shared).unwrap_or(Position::MAX);
-        // A recurrent model cannot forget the end alone.
-        if self.context.edit(SequenceEdit::Truncate { sequence: 0, from }).is_ok() {
-            self.held.truncate(shared);
-            return Ok(shared);
-        }
-        self.context.edit(SequenceEdit::Clear)?;
-        self.held.clear();
-        Ok(0)
     }
 }
 

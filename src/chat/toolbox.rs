@@ -6,9 +6,8 @@ use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use super::{
-    ChatError, ChatFinish, ChatReply, ChatSession, Message, ReplyEvent, ReplyOptions, Tool, ToolCall, ToolChoice,
-};
+use super::{ChatError, ChatReply, ChatSession, Message, ReplyEvent, ReplyOptions, Tool, ToolCall, ToolChoice};
+use crate::generation::FinishReason;
 
 /// Tools, each with the function that does its work.
 #[derive(Default)]
@@ -95,7 +94,7 @@ impl ChatSession {
         let mut options = options.clone().with_tools(toolbox.tools().to_vec());
         for _ in 0..rounds.get() {
             let reply = self.reply(&options, &mut on_event)?;
-            if reply.finish != ChatFinish::ToolCalls {
+            if reply.finish != FinishReason::ToolCalls {
                 return Ok(reply);
             }
             for call in &reply.message.tool_calls {

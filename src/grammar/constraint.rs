@@ -3,20 +3,9 @@
 use super::Grammar;
 use crate::{
     backend::{GrammarEngineError, GrammarMatcher, GrammarMismatch, GrammarTrigger, Token},
+    sampling::{ChooseToken, SampleError},
     tokenizer::Tokenizer,
 };
-
-/// Chooses a token by the logits. Functions and closures will do: [`likeliest`](crate::generation::likeliest) is one.
-pub trait ChooseToken: Send {
-    /// The token, or `None` when the logits give no choice, such as NaN.
-    fn choose(&mut self, logits: &[f32]) -> Option<Token>;
-}
-
-impl<F: FnMut(&[f32]) -> Option<Token> + Send> ChooseToken for F {
-    fn choose(&mut self, logits: &[f32]) -> Option<Token> {
-        self(logits)
-    }
-}
 
 /// A grammar that follows a text, token by token.
 #[derive(Debug)]
@@ -56,7 +45,7 @@ impl Constraint {
     pub fn choose(&mut self, logits: &[f32], chooser: &mut dyn ChooseToken) -> Result<Token, ConstraintError> {
         /// Refusals after which it is cheaper to ask about all tokens at once.
         const PATIENCE: usize = 8;
-        let first = chooser.choose(logits).ok_or(ConstraintError::NotANumber)?;
+        let first = chooser.choose(logits)?;
         if self.matcher.allows(first) {
             return Ok(first);
         }
@@ -64,7 +53,7 @@ impl Constraint {
         self.left.extend_from_slice(logits);
         self.refuse(first);
         for _ in 1..PATIENCE {
-            let Some(token) = self.again(chooser) else { break };
+            let Some(token) = self.again(chooser)? else { break };
             if self.matcher.allows(token) {
                 return Ok(token);
             }
@@ -73,7 +62,7 @@ impl Constraint {
         if self.matcher.mask(&mut self.left) == 0 {
             return Err(ConstraintError::NothingAllowed);
         }
-        self.again(chooser).ok_or(ConstraintError::NothingAllowed)
+        self.again(chooser)?.ok_or(ConstraintError::NothingAllowed)
     }
 
     /// Goes on behind `token`.
@@ -86,9 +75,14 @@ impl Constraint {
     }
 
     /// The choice among what is left; `None` when that is nothing.
-    fn again(&self, chooser: &mut dyn ChooseToken) -> Option<Token> {
-        let token = chooser.choose(&self.left)?;
-        self.left.get(token as usize).is_some_and(|logit| *logit > f32::NEG_INFINITY).then_some(token)
+    fn again(&self, chooser: &mut dyn ChooseToken) -> Result<Option<Token>, SampleError> {
+        match chooser.choose(&self.left) {
+            Ok(token) if self.left.get(token as usize).is_some_and(|&logit| logit > f32::NEG_INFINITY) => {
+                Ok(Some(token))
+            }
+            Ok(_) | Err(SampleError::NothingLeft) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn refuse(&mut self, token: Token) {
@@ -102,9 +96,9 @@ impl Constraint {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConstraintError {
-    /// The model's weights are broken, or its arithmetic overflowed.
-    #[error("the model's logits are not numbers: the file may be damaged")]
-    NotANumber,
+    /// The logits give no choice, grammar or not.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
     /// No token of the vocabulary continues the text as the grammar asks.
     #[error("the vocabulary has no token that the grammar allows here")]
     NothingAllowed,
@@ -116,7 +110,7 @@ pub enum ConstraintError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generation::likeliest;
+    use crate::sampling::likeliest;
 
     /// Allows the tokens of a list.
     #[derive(Debug)]
@@ -152,7 +146,7 @@ mod tests {
             assert_eq!(chosen(&[49, allowed], &logits), Ok(allowed));
         }
         assert_eq!(chosen(&[], &logits), Err(ConstraintError::NothingAllowed));
-        assert_eq!(chosen(&[1], &[0.0, f32::NAN]), Err(ConstraintError::NotANumber));
+        assert_eq!(chosen(&[1], &[0.0, f32::NAN]), Err(SampleError::NotANumber.into()));
     }
 
     #[test]

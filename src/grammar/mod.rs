@@ -29,7 +29,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde_json::Value;
 
-pub use constraint::{ChooseToken, Constraint, ConstraintError};
+pub use constraint::{Constraint, ConstraintError};
 pub use gbnf::{GrammarDefect, GrammarError};
 pub use regex::RegexError;
 pub use schema::SchemaError;

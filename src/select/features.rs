@@ -76,7 +76,7 @@ mod tests {
     use super::BACKENDS;
 
     /// Features that do not stand for one backend.
-    const OTHERS: [&str; 5] = ["default", "cli", "synth", "cpu-common", "cpu-all"];
+    const OTHERS: [&str; 6] = ["default", "async", "cli", "synth", "cpu-common", "cpu-all"];
 
     #[test]
     fn every_backend_feature_of_the_manifest_is_listed() {

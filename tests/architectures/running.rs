@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use gguf_loader::{
     Context, Model,
     backend::{Batch, CancelToken, ContextError, ContextOptions, DecodeError, SequenceEdit},
-    generation::{GenerateError, GenerateOptions},
+    generation::GenerateError,
 };
 
 use crate::models::{CONTEXT, FAMILIES};
@@ -77,7 +77,7 @@ fn an_encoder_computes_and_says_that_it_has_no_logits() {
             assert!(context.logits(4).is_none(), "{family}");
             assert_eq!(context.next_position(0), 0, "{family} remembers nothing");
         }
-        let error = context.generate("a b", &GenerateOptions::default()).map(|mut text| text.next());
+        let error = context.generate("a b").map(|mut text| text.next());
         let is_refusal = match &error {
             Err(error) | Ok(Some(Err(error))) => matches!(error, GenerateError::NoMemory),
             _ => false,

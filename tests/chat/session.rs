@@ -6,10 +6,9 @@ use gguf_loader::{
     Model,
     backend::ContextOptions,
     chat::{
-        ChatError, ChatFinish, ChatPrompt, ChatSession, Message, ReplyEvent, ReplyOptions, Role, TemplateError, Tool,
-        ToolChoice,
+        ChatError, ChatPrompt, ChatSession, Message, ReplyEvent, ReplyOptions, Role, TemplateError, Tool, ToolChoice,
     },
-    generation::GenerateOptions,
+    generation::{FinishReason, GenerateError, GenerateRequest},
     grammar::Grammar,
 };
 use schemars::JsonSchema;
@@ -61,14 +60,13 @@ fn a_model_answers_and_remembers() {
     let asked = ChatPrompt::new(vec![Message::user("What is the capital of France?")]);
     let prompt = session.template().render(&asked).unwrap().text;
     let mut plain = session.context().model().context(&ContextOptions::default()).unwrap();
-    let options = GenerateOptions::default().with_max_tokens(NonZeroU32::new(48).unwrap());
-    let pieces: String = plain.generate(&prompt, &options).unwrap().map(|piece| piece.unwrap().text).collect();
-    assert_eq!(first.message.content.trim(), pieces.trim());
+    let request = GenerateRequest::new(prompt).with_max_tokens(NonZeroU32::new(48).unwrap());
+    assert_eq!(first.message.content.trim(), plain.complete(request).unwrap().text.trim());
 
     session.push(Message::user("And of Italy?"));
     let second = session.reply(&at_most(48), on).unwrap();
     // The whole first turn is kept: its prompt and all tokens of the reply.
-    let kept = first.usage.prompt_tokens + first.usage.reply_tokens;
+    let kept = first.usage.prompt_tokens + first.usage.generated_tokens;
     assert!(second.usage.reused_tokens >= kept - 1, "{:?} after {:?}", second.usage, first.usage);
     assert_eq!(
         session.messages().iter().map(|message| message.role).collect::<Vec<_>>(),
@@ -151,7 +149,7 @@ fn breaking_off_and_cancelling_keep_what_was_said() {
         if pieces == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     let stopped = stopped.unwrap();
-    assert_eq!(stopped.finish, ChatFinish::Stopped);
+    assert_eq!(stopped.finish, FinishReason::BrokenOff);
     assert!(!stopped.message.content.is_empty());
 
     session.push(Message::user("Another one."));
@@ -161,7 +159,7 @@ fn breaking_off_and_cancelling_keep_what_was_said() {
         in_callback.cancel();
         ControlFlow::Continue(())
     });
-    assert_eq!(cancelled.unwrap().finish, ChatFinish::Cancelled);
+    assert_eq!(cancelled.unwrap().finish, FinishReason::Cancelled);
     cancel.reset();
     session.push(Message::user("What is the capital of France?"));
     assert!(!session.reply(&at_most(8), on).unwrap().message.content.is_empty());
@@ -172,12 +170,12 @@ fn a_session_is_usable_after_an_error() {
     let Some(mut session) = session() else { return };
     session.push(Message::user("word ".repeat(2000)));
     let before = session.messages().to_vec();
-    assert!(matches!(session.reply(&at_most(8), on), Err(ChatError::PromptTooLong { .. })));
+    assert!(matches!(session.reply(&at_most(8), on), Err(ChatError::Generate(GenerateError::PromptTooLong { .. }))));
     assert_eq!(session.messages(), before);
     session.messages_mut().clear();
     session.push(Message::user("Hi"));
     let both = at_most(8).with_tools(weather()).with_grammar(Grammar::json());
-    assert!(matches!(session.reply(&both, on), Err(ChatError::GrammarWithTools)));
+    assert!(matches!(session.reply(&both, on), Err(ChatError::Generate(GenerateError::GrammarWithTools))));
     let none = at_most(8).with_tool_choice(ToolChoice::Required);
     assert!(matches!(session.reply(&none, on), Err(ChatError::Template(TemplateError::NoTools))));
     assert!(!session.reply(&at_most(8), on).unwrap().message.content.is_empty());

@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use gguf_loader::{backend::ContextOptions, generation::GenerateOptions, model::Model};
+use gguf_loader::{
+    backend::ContextOptions,
+    generation::{Completion, GenerateRequest},
+    model::Model,
+};
 
 use crate::{
     json_of,
@@ -29,15 +33,8 @@ fn stdout_of_run_is_only_the_text_that_the_library_generates() {
     }
     let loaded = Model::load(&model).unwrap();
     let mut context = loaded.context(&ContextOptions::default()).unwrap();
-    let options = GenerateOptions::default().with_max_tokens(24.try_into().unwrap());
-    let (mut expected, mut tokens) = (String::new(), Vec::new());
-    let generation = context.generate(PROMPT, &options).unwrap();
-    let reason = generation.for_each_piece(|piece| {
-        expected.push_str(&piece.text);
-        tokens.push(piece.token);
-        std::ops::ControlFlow::Continue(())
-    });
-    let reason = reason.unwrap().unwrap();
+    let request = GenerateRequest::new(PROMPT).with_max_tokens(24.try_into().unwrap());
+    let Completion { text: expected, tokens, finish, .. } = context.complete(request).unwrap();
     assert!(tokens.len() > 1, "the test needs another seed");
 
     let output = run(&model, &["--max-tokens", "24"]);
@@ -51,7 +48,7 @@ fn stdout_of_run_is_only_the_text_that_the_library_generates() {
     assert_eq!(report["backend"], loaded.backend());
     assert_eq!(report["tokens"], serde_json::json!(tokens));
     assert_eq!(report["generated_tokens"], tokens.len());
-    assert_eq!(report["finish_reason"], serde_json::to_value(reason).unwrap());
+    assert_eq!(report["finish_reason"], serde_json::to_value(finish).unwrap());
     assert!(report["prompt_tokens"].as_u64().unwrap() > 1);
     assert!(report["timings"]["generated_tokens_per_second"].as_f64().unwrap() > 0.0);
 }

@@ -4,6 +4,7 @@ use std::{error::Error, path::Path, process::ExitCode};
 
 use gguf_loader::{
     backend::{self, ContextError, DecodeError, Ineligible, VocabularyError},
+    chat::{ChatError, TemplateError},
     convert::ConvertError,
     embedding::EmbedError,
     generation::GenerateError,
@@ -12,6 +13,7 @@ use gguf_loader::{
     knobs::KnobError,
     model,
     perplexity::PerplexityError,
+    sampling::SampleError,
     select::{Candidate, ChooseError, Policy, RegistryError, SelectError},
     tokenizer::TokenizerError,
 };
@@ -320,13 +322,31 @@ impl From<GenerateError> for Failure {
             GenerateError::PromptTooLong { .. } => {
                 (Exit::Input, Some("shorten the prompt, or ask for a longer context with --ctx N"))
             }
+            GenerateError::EmptyStop | GenerateError::NothingToShift { .. } => (Exit::Usage, None),
+            GenerateError::Sampling(_) => (Exit::Usage, Some("`gguf-loader run --help` lists the ranges")),
             GenerateError::NoTokenizer
             | GenerateError::NoLogits
             | GenerateError::NoMemory
-            | GenerateError::NotANumber => (Exit::Model, None),
+            | GenerateError::Sample(SampleError::NotANumber) => (Exit::Model, None),
             _ => (Exit::Unexpected, None),
         };
         Self::new(exit, &error).with_help(help)
+    }
+}
+
+impl From<TemplateError> for Failure {
+    fn from(error: TemplateError) -> Self {
+        Self::new(Exit::Model, &error)
+    }
+}
+
+impl From<ChatError> for Failure {
+    fn from(error: ChatError) -> Self {
+        match error {
+            ChatError::Generate(error) => error.into(),
+            ChatError::Template(error) => error.into(),
+            other => Self::new(Exit::Unexpected, &other),
+        }
     }
 }
 

@@ -17,6 +17,8 @@ mod interrupt;
 mod loading;
 mod log;
 mod output;
+mod sampling;
+mod structure;
 
 use std::process::ExitCode;
 

@@ -1,12 +1,15 @@
 //! `run`: continues a prompt.
 
-use std::{num::NonZeroU32, path::PathBuf, time::Instant};
+use std::{num::NonZeroU32, ops::ControlFlow, path::PathBuf, time::Instant};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use gguf_loader::{
     backend::Token,
+    chat::{ChatPrompt, ChatTemplate, Message},
     context::Context,
-    generation::{FinishReason, GenerateOptions},
+    generation::{Completion, FinishReason, GenerateRequest, WhenFull},
+    model::Model,
+    sampling::TokenLogprobs,
 };
 use serde::Serialize;
 
@@ -17,6 +20,8 @@ use crate::{
     interrupt::Interrupt,
     loading,
     output::Output,
+    sampling::{Preset, SamplingArgs},
+    structure::StructureArgs,
 };
 
 /// Continue a prompt; stdout gets only the generated text, piece by piece
@@ -24,27 +29,63 @@ use crate::{
 #[command(after_help = "\
 Examples:
   gguf-loader run model.gguf --prompt 'The capital of France is' --max-tokens 32
-  gguf-loader run model.gguf --prompt-file question.txt --backend cpu-haswell --threads 4
-  echo 'Once upon a time' | gguf-loader run model.gguf --prompt-file - --quiet
+  gguf-loader run model.gguf --chat --prompt 'Tell me a joke' --preset creative --seed 1
+  gguf-loader run model.gguf --chat --prompt 'A user called Ann' --json-schema-file user.json
+  gguf-loader run model.gguf --prompt 'Yes or no?' --regex '(yes|no)' --logprobs 5 --json
+  echo 'Once upon a time' | gguf-loader run model.gguf --prompt-file - --stop 'The end' --quiet
 
-Generation is greedy: the same prompt gives the same text. Without --max-tokens it goes on until the \
-model ends its answer or the context is full. Ctrl-C stops it; what was printed stays (exit code 130). \
-`gguf-loader --help` lists all exit codes.")]
+Without sampling options generation is greedy: the same prompt gives the same text. An option without --preset \
+changes the balanced one. Without --max-tokens it goes on until the model ends its answer or the context is full. \
+Ctrl-C stops it; what was printed stays (exit code 130). `gguf-loader --help` lists all exit codes.")]
 pub(crate) struct Run {
     /// The model: a GGUF file, or the first part of a split one
     model: PathBuf,
     #[command(flatten)]
     prompt: PromptArgs,
+    /// Ask as a user would, in the form of the model's chat template
+    #[arg(long)]
+    chat: bool,
+    /// Instructions for the model, with --chat
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
     /// Most tokens to generate
     #[arg(long, short = 'n', value_name = "N")]
     max_tokens: Option<NonZeroU32>,
+    /// Stop before this text; may be given again
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Go on when the model ends its answer
+    #[arg(long)]
+    ignore_end: bool,
+    /// Print the prompt, too
+    #[arg(long)]
+    echo: bool,
+    /// Give each token's log-probability, and those of the N likeliest; with --json
+    #[arg(long, value_name = "N")]
+    logprobs: Option<u32>,
     /// Tokens of context, prompt included [default: what the model was trained for, at most 4096]
     #[arg(long, value_name = "N")]
     ctx: Option<NonZeroU32>,
+    /// When the context is full: stop, or shift the older half of it out and go on
+    #[arg(long, value_enum, default_value_t = Full::Stop)]
+    when_full: Full,
+    /// Tokens at the beginning that a shift leaves
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep: u32,
     #[command(flatten)]
     backend: BackendArgs,
     #[command(flatten)]
     threads: ThreadArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    structure: StructureArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Full {
+    Stop,
+    Shift,
 }
 
 #[derive(Debug, Args)]
@@ -71,6 +112,8 @@ impl PromptArgs {
 impl Run {
     pub(crate) fn execute(self, output: &mut Output) -> Result<(), Failure> {
         let prompt = self.prompt.read()?;
+        let sampling = self.sampling.sampling(Preset::Greedy)?;
+        let grammar = self.structure.grammar()?;
         let knobs = args::knobs(self.backend.backend.as_ref(), self.threads.threads);
         let (choose, threads) = (knobs.choose_options()?, knobs.threads()?);
         let interrupt = Interrupt::install()?;
@@ -82,19 +125,42 @@ impl Run {
         model.tokenizer()?;
         let mut context = loading::open_context(&model, self.ctx, threads, &interrupt)?;
 
-        let mut options = GenerateOptions::default();
-        options.max_tokens = self.max_tokens;
-        let answer = generate(&mut context, &prompt, &options, load_seconds, output);
+        let mut request = match self.chat {
+            true => asked(&model, prompt, self.system)?,
+            false => GenerateRequest::new(prompt),
+        };
+        request.sampling = sampling;
+        request.grammar = grammar;
+        request.max_tokens = self.max_tokens;
+        request.stops = self.stop;
+        request.stop_at_end = !self.ignore_end;
+        request.logprobs = self.logprobs;
+        request.echo = self.echo;
+        request.when_full = match self.when_full {
+            Full::Stop => WhenFull::Stop,
+            Full::Shift => WhenFull::Shift { keep: self.keep },
+        };
+        let answer = generate(&mut context, &request, load_seconds, output);
         if !output.is_json() {
             output.end_streamed_line();
         }
         let answer = answer?;
+        if answer.finish_reason == FinishReason::Cancelled {
+            return Err(Failure::interrupted());
+        }
         if output.is_json() {
             output.json_line(&answer)?;
         }
         output.note(answer.summary());
         Ok(())
     }
+}
+
+/// The prompt as a user's message, in the form of the model's chat template.
+fn asked(model: &Model, prompt: String, system: Option<String>) -> Result<GenerateRequest, Failure> {
+    let messages = system.map(Message::system).into_iter().chain([Message::user(prompt)]).collect();
+    let template = ChatTemplate::of(model.tokenizer()?)?;
+    Ok(GenerateRequest::new(template.render(&ChatPrompt::new(messages))?))
 }
 
 /// What came of it. Text mode has streamed `text` already.
@@ -104,9 +170,13 @@ struct Answer {
     backend: String,
     text: String,
     tokens: Vec<Token>,
-    finish_reason: Option<FinishReason>,
+    finish_reason: FinishReason,
     prompt_tokens: usize,
     generated_tokens: usize,
+    /// What lots were drawn from.
+    seed: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    logprobs: Vec<TokenLogprobs>,
     timings: Timings,
 }
 
@@ -117,55 +187,42 @@ struct Timings {
     prompt_seconds: f64,
     /// From then on.
     generation_seconds: f64,
-    prompt_tokens_per_second: f64,
+    prompt_tokens_per_second: Option<f64>,
     /// Absent when nothing was decoded after the prompt.
     generated_tokens_per_second: Option<f64>,
 }
 
 fn generate(
     context: &mut Context,
-    prompt: &str,
-    options: &GenerateOptions,
+    request: &GenerateRequest,
     load_seconds: f64,
     output: &mut Output,
 ) -> Result<Answer, Failure> {
     let backend = context.executed_by();
-    let (mut text, mut tokens) = (String::new(), Vec::new());
-    let start = Instant::now();
-    let mut generation = context.generate(prompt, options)?;
-    let mut prompt_end = None;
-    for piece in generation.by_ref() {
-        let piece = piece?;
-        prompt_end.get_or_insert_with(Instant::now);
-        tokens.push(piece.token);
-        if output.is_json() {
-            text.push_str(&piece.text);
-        } else if !piece.text.is_empty() {
-            output.bytes(piece.text.as_bytes())?;
+    let mut written = Ok(());
+    let completion = context.generate(request)?.for_each_piece(|piece| {
+        if !output.is_json() && !piece.text.is_empty() {
+            written = output.bytes(piece.text.as_bytes());
         }
-    }
-    let end = Instant::now();
-    let prompt_end = prompt_end.unwrap_or(end);
-    let finish_reason = generation.finish_reason();
-    let prompt_tokens = generation.prompt_tokens();
-    let prompt_seconds = (prompt_end - start).as_secs_f64();
-    let generation_seconds = (end - prompt_end).as_secs_f64();
-    // The prompt's pass gives the first token, and each further pass one; the last may give the end.
-    let ends = usize::from(finish_reason == Some(FinishReason::End));
-    let passes = (tokens.len() + ends).saturating_sub(1);
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    written?;
+    let Completion { text, tokens, logprobs, finish, usage, seed, .. } = completion;
     Ok(Answer {
         backend,
-        generated_tokens: tokens.len(),
         text,
+        finish_reason: finish,
+        prompt_tokens: usage.prompt_tokens,
+        generated_tokens: tokens.len(),
         tokens,
-        finish_reason,
-        prompt_tokens,
+        seed,
+        logprobs,
         timings: Timings {
             load_seconds,
-            prompt_seconds,
-            generation_seconds,
-            prompt_tokens_per_second: prompt_tokens as f64 / prompt_seconds,
-            generated_tokens_per_second: (passes > 0).then(|| passes as f64 / generation_seconds),
+            prompt_seconds: usage.prompt_time.as_secs_f64(),
+            generation_seconds: usage.generation_time.as_secs_f64(),
+            prompt_tokens_per_second: usage.prompt_speed(),
+            generated_tokens_per_second: usage.generation_speed(),
         },
     })
 }
@@ -174,13 +231,15 @@ impl Answer {
     /// One line for people.
     fn summary(&self) -> String {
         let timings = &self.timings;
-        let generated = match timings.generated_tokens_per_second {
-            Some(speed) => format!("generated {} at {speed:.1}/s", self.generated_tokens),
-            None => format!("generated {}", self.generated_tokens),
-        };
+        let at = |speed: Option<f64>| speed.map(|speed| format!(" at {speed:.1}/s")).unwrap_or_default();
         format!(
-            "{} tokens of prompt at {:.1}/s, {generated}, loaded in {:.2} s",
-            self.prompt_tokens, timings.prompt_tokens_per_second, timings.load_seconds
+            "{} tokens of prompt{}, generated {}{}, loaded in {:.2} s, seed {}",
+            self.prompt_tokens,
+            at(timings.prompt_tokens_per_second),
+            self.generated_tokens,
+            at(timings.generated_tokens_per_second),
+            timings.load_seconds,
+            self.seed
         )
     }
 }

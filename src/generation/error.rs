@@ -1,0 +1,70 @@
+//! What can go wrong.
+
+use crate::{
+    backend::{DecodeError, GrammarEngineError, VocabularyError},
+    grammar::ConstraintError,
+    sampling::{SampleError, SamplingError},
+};
+
+/// Why a generation could not start or go on.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GenerateError {
+    /// There is nothing to continue.
+    #[error("the prompt is empty: there is nothing to continue")]
+    EmptyPrompt,
+    /// The prompt does not fit: shorten it, or open a longer context.
+    #[error("the prompt has {tokens} tokens; the context holds {limit}, of which {used} are in use")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens that the sequence holds and keeps.
+        used: u32,
+        /// Tokens that fit.
+        limit: u32,
+    },
+    /// Every text has an empty stop in it.
+    #[error("a stop text is empty")]
+    EmptyStop,
+    /// The chat template's prompt has a grammar of its own, for the calls of tools.
+    #[error("a grammar and tools cannot be combined")]
+    GrammarWithTools,
+    /// There is nothing to shift: the tokens to keep fill the context.
+    #[error("cannot keep {keep} tokens and shift the others: the context holds {limit}")]
+    NothingToShift {
+        /// Tokens to keep.
+        keep: u32,
+        /// Tokens that fit.
+        limit: u32,
+    },
+    /// The model has no tokenizer that a compiled backend can read.
+    #[error("the model has no tokenizer that this program can read")]
+    NoTokenizer,
+    /// The model computes embeddings, not logits.
+    #[error("the model gives no logits: it is not made to generate text")]
+    NoLogits,
+    /// The model remembers nothing from one batch to the next: an encoder.
+    #[error("the model has no memory of what it read: it is not made to generate text")]
+    NoMemory,
+    /// The operating system started no thread for a stream.
+    #[error("no thread could be started: {0}")]
+    Thread(String),
+    /// The sampling makes no sense.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// The logits give no choice.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    /// The engine does not take the grammar.
+    #[error(transparent)]
+    Grammar(#[from] GrammarEngineError),
+    /// No token fits the grammar.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
+    /// The text could not be tokenised.
+    #[error(transparent)]
+    Vocabulary(#[from] VocabularyError),
+    /// A decode failed.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}

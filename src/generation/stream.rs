@@ -1,0 +1,126 @@
+//! A generation for asynchronous programs.
+
+use std::{
+    pin::Pin,
+    sync::mpsc,
+    task::{Context as TaskContext, Poll},
+    thread,
+};
+
+use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures_core::Stream;
+
+use super::{FinishReason, GenerateError, GenerateRequest, Piece, Usage};
+use crate::{backend::CancelToken, context::Context};
+
+/// Text as it is generated: a [`Stream`] of [`Piece`]s, computed by a thread of its own and for any executor.
+///
+/// A decode blocks, so that it must not run where tasks run. Drop the stream to stop; the thread ends with the pass over the
+/// weights that it is in. The [`cancel_token`](Self::cancel_token) stops within a pass, and the context is kept.
+#[derive(Debug)]
+pub struct GenerationStream {
+    messages: UnboundedReceiver<Message>,
+    cancel: CancelToken,
+    ended: Option<Box<Ended>>,
+    /// Kept to tell, when there was no thread to run on.
+    error: Option<GenerateError>,
+}
+
+#[derive(Debug)]
+enum Message {
+    Piece(Result<Piece, GenerateError>),
+    Ended(Box<Ended>),
+}
+
+#[derive(Debug)]
+struct Ended {
+    context: Context,
+    finish: Option<FinishReason>,
+    usage: Usage,
+}
+
+impl GenerationStream {
+    pub(crate) fn new(context: Context, request: GenerateRequest) -> Self {
+        let cancel = context.cancel_token();
+        let (pieces, messages) = unbounded();
+        // The context is handed over afterwards, so that it is not lost with a thread that does not start.
+        let (hand_over, take_over) = mpsc::channel::<Context>();
+        let run = move || {
+            if let Ok(context) = take_over.recv() {
+                generate(context, &request, &pieces);
+            }
+        };
+        match thread::Builder::new().name("gguf-loader stream".to_owned()).spawn(run) {
+            Ok(_) => {
+                // The thread waits for it.
+                let _ = hand_over.send(context);
+                Self { messages, cancel, ended: None, error: None }
+            }
+            Err(error) => {
+                let ended = Ended { context, finish: None, usage: Usage::default() };
+                let error = Some(GenerateError::Thread(error.to_string()));
+                Self { messages, cancel, ended: Some(Box::new(ended)), error }
+            }
+        }
+    }
+
+    /// Cancels the generation, from anywhere. The stream then ends with [`FinishReason::Cancelled`].
+    pub fn cancel_token(&self) -> CancelToken {
+        self.cancel.clone()
+    }
+
+    /// Why the generation ended; `None` while it runs, and after an error.
+    pub fn finish_reason(&self) -> Option<FinishReason> {
+        self.ended.as_ref()?.finish
+    }
+
+    /// What it took; `None` while it runs.
+    pub fn usage(&self) -> Option<Usage> {
+        self.ended.as_ref().map(|ended| ended.usage)
+    }
+
+    /// The context, once the generation has ended: pieces that nobody took are dropped. `None` only if the thread panicked.
+    pub async fn into_context(mut self) -> Option<Context> {
+        while std::future::poll_fn(|task| Pin::new(&mut self).poll_next(task)).await.is_some() {}
+        self.ended.map(|ended| ended.context)
+    }
+}
+
+fn generate(mut context: Context, request: &GenerateRequest, pieces: &UnboundedSender<Message>) {
+    let (mut finish, mut usage) = (None, Usage::default());
+    match context.generate(request) {
+        Ok(mut generation) => {
+            for piece in generation.by_ref() {
+                // Nobody listens any more.
+                if pieces.unbounded_send(Message::Piece(piece)).is_err() {
+                    return;
+                }
+            }
+            (finish, usage) = (generation.finish_reason(), generation.usage());
+        }
+        Err(error) => {
+            let _ = pieces.unbounded_send(Message::Piece(Err(error)));
+        }
+    }
+    let _ = pieces.unbounded_send(Message::Ended(Box::new(Ended { context, finish, usage })));
+}
+
+impl Stream for GenerationStream {
+    type Item = Result<Piece, GenerateError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(error) = self.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        if self.ended.is_some() {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.messages).poll_next(task).map(|message| match message? {
+            Message::Piece(piece) => Some(piece),
+            Message::Ended(ended) => {
+                self.ended = Some(ended);
+                None
+            }
+        })
+    }
+}

@@ -208,7 +208,7 @@ impl ChatSession {
         let (mut text, mut events) = (String::new(), Vec::new());
         let (mut last_read, mut reading) = (Instant::now(), Duration::ZERO);
         let mut stopped = false;
-        while let Some(piece) = generation.next() {
+        for piece in generation.by_ref() {
             text.push_str(&piece?.text);
             // A parser reads from the beginning each time. In a long reply it rests between two readings for longer than one
             // takes, so that it never costs more than a small part of the time.

@@ -47,6 +47,8 @@ pub(crate) enum Model {
     BitNetB158(TensorType),
     /// With every tensor that a llama model may have: biases, RoPE factors, a separate output matrix.
     Full,
+    /// One layer, whose keys and values know nothing of the tokens before.
+    OneLayer,
     /// More layers and width, so that a long prompt takes a while everywhere.
     Slow,
     /// The same with ternary blocks.
@@ -75,6 +77,11 @@ impl Model {
                 let mut model = tiny.with_type(TensorType::F32);
                 model.shape.output = Output::Separate;
                 model.shape.optional = OptionalTensors::Present;
+                model
+            }
+            Model::OneLayer => {
+                let mut model = Model::Full.describe();
+                model.shape.n_layer = 1;
                 model
             }
             Model::Slow | Model::SlowTernary => {
@@ -116,8 +123,14 @@ pub(crate) struct Models(TempDir);
 impl Models {
     pub(crate) fn write() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let others =
-            [Model::Full, Model::Slow, Model::SlowTernary, Model::SentencePieceVocabulary, Model::BytePairVocabulary];
+        let others = [
+            Model::Full,
+            Model::OneLayer,
+            Model::Slow,
+            Model::SlowTernary,
+            Model::SentencePieceVocabulary,
+            Model::BytePairVocabulary,
+        ];
         let of_types = |model: fn(TensorType) -> Model, types: &'static [TensorType]| {
             types.iter().map(move |&tensor_type| model(tensor_type))
         };

@@ -4,6 +4,7 @@ use gguf_loader::backend::{BackendContext, Batch, DecodeError, SequenceEdit};
 
 use crate::{
     checks,
+    models::Model,
     subject::{Subject, assert_same, count, distance, feed, open, options, prompt},
 };
 
@@ -17,6 +18,8 @@ checks! {
     copy_replaces_what_was_there,
     copy_and_original_are_independent,
     copy_onto_itself_changes_nothing,
+    what_is_removed_was_never_read_by_one_layer,
+    removing_nothing_changes_nothing,
     clear_empties_all_sequences,
     editing_a_missing_sequence_is_an_error,
 }
@@ -133,6 +136,39 @@ fn copy_onto_itself_changes_nothing(subject: &Subject) {
     assert_same(&feed(&mut *context, &tokens[7..], 7, 1), &alone(subject, &tokens));
 }
 
+/// A layer's keys and values come from its input, and that of the first layer is the tokens: positions aside, a model of one
+/// layer cannot know what was removed. RoPE turns positions into angles, and these must have been turned back.
+fn what_is_removed_was_never_read_by_one_layer(subject: &Subject) {
+    if !subject.can_run(Model::OneLayer) {
+        return;
+    }
+    let model = subject.load(Model::OneLayer);
+    let tokens = prompt(40, 23);
+    for (from, to) in [(5, 19), (0, 30), (12, 39), (0, 40)] {
+        let mut context = open(&model, &options());
+        feed(&mut *context, &tokens, 0, 0);
+        context.edit(SequenceEdit::Remove { sequence: 0, from, to }).expect("keys can be turned back");
+        let left = 40 - (to - from);
+        assert_eq!(context.next_position(0), left);
+        let found = feed(&mut *context, &[7, 8], left, 0);
+        let kept = [&tokens[..from as usize], &tokens[to as usize..], &[7, 8]].concat();
+        let expected = feed(&mut *open(&model, &options()), &kept, 0, 0);
+        // Keys in F16 are rounded once more.
+        assert!(distance(&found, &expected) < 0.01, "{from} to {to}: {}", distance(&found, &expected));
+    }
+}
+
+fn removing_nothing_changes_nothing(subject: &Subject) {
+    let mut context = subject.context(&options());
+    let tokens = prompt(12, 24);
+    feed(&mut *context, &tokens[..11], 0, 0);
+    for (from, to) in [(3, 3), (5, 2), (11, 20), (100, u32::MAX)] {
+        context.edit(SequenceEdit::Remove { sequence: 0, from, to }).expect("nothing to remove");
+        assert_eq!(context.next_position(0), 11, "{from} to {to}");
+    }
+    assert_same(&feed(&mut *context, &tokens[11..], 11, 0), &alone(subject, &tokens));
+}
+
 fn clear_empties_all_sequences(subject: &Subject) {
     let mut context = three_sequences(subject);
     for sequence in 0..3 {
@@ -153,6 +189,7 @@ fn editing_a_missing_sequence_is_an_error(subject: &Subject) {
     let before = feed(&mut *context, &prompt(6, 22), 0, 1);
     for edit in [
         SequenceEdit::Truncate { sequence: 2, from: 0 },
+        SequenceEdit::Remove { sequence: 2, from: 0, to: 1 },
         SequenceEdit::Copy { from: 2, to: 1 },
         SequenceEdit::Copy { from: 1, to: 2 },
         SequenceEdit::Truncate { sequence: u32::MAX, from: 0 },

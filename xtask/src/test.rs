@@ -12,7 +12,7 @@ use crate::steps::Steps;
 use crate::workspace::Workspace;
 
 /// The features of build, lints, documentation and tests.
-pub(crate) const FEATURES: &str = "cpu-all,reference,synth";
+pub(crate) const FEATURES: &str = "cpu-all,reference,synth,async";
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]

@@ -64,12 +64,18 @@ fn receive(level: LogLevel, text: &str) {
             return None;
         }
         let line = std::mem::take(&mut lines.text).trim_end().to_owned();
-        if lines.level == sys::GGML_LOG_LEVEL_ERROR as LogLevel
-            && let Some(errors) = &mut lines.errors
-        {
-            errors.push(line.clone());
+        let mut level = lines.level;
+        if let Some(errors) = &mut lines.errors {
+            if level == sys::GGML_LOG_LEVEL_ERROR as LogLevel {
+                errors.push(line.clone());
+            }
+            // Whoever waits for a reason reports it, if it is one: a cancelled decode logs errors too. Warnings that follow an
+            // error are about what became of it.
+            if !errors.is_empty() {
+                level = sys::GGML_LOG_LEVEL_INFO as LogLevel;
+            }
         }
-        Some((lines.level, line))
+        Some((level, line))
     });
     if let Some((level, line)) = finished.filter(|(_, line)| !line.is_empty()) {
         emit(level, &line);

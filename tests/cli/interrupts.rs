@@ -160,3 +160,39 @@ mod held {
         drop(stderr);
     }
 }
+
+#[test]
+fn interrupt_stops_an_answer_and_not_the_conversation() {
+    use std::io::Write as _;
+    let path = std::env::var_os("GGUF_LOADER_TEST_MODEL").map(std::path::PathBuf::from);
+    let Some(model) = path.filter(|path| path.is_file() && can_tokenize(path)) else {
+        eprintln!("skipped: GGUF_LOADER_TEST_MODEL names no file");
+        return;
+    };
+    let mut command = Command::new(program().get_program());
+    command.arg("chat").arg(model).args(["--preset", "greedy"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    stdin.write_all(b"Write a story of a thousand words about the sea.\n").unwrap();
+    let mut byte = [0];
+    stdout.read_exact(&mut byte).unwrap();
+    interrupt(&child);
+    // The line break after the answer shows that it is over.
+    let mut answer = vec![byte[0]];
+    while !answer.ends_with(b"\n") || answer.ends_with(b"\n\n") {
+        thread::sleep(Duration::from_millis(300));
+        let mut more = [0; 4096];
+        let length = stdout.read(&mut more).unwrap();
+        answer.extend_from_slice(&more[..length]);
+    }
+    stdin.write_all(b"/stats\nSay hello.\n").unwrap();
+    drop(stdin);
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    let output = wait(child);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("(stopped;") && !stderr.contains("ERROR"), "{stderr}");
+    assert!(!rest.trim().is_empty(), "the second question got no answer");
+}

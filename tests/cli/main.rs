@@ -7,6 +7,7 @@
 
 mod bad_files;
 mod bad_input;
+mod chat;
 mod interrupts;
 mod models;
 mod results;

@@ -9,9 +9,9 @@ use gguf_loader::{
 };
 
 use crate::commands::{
-    bench::Bench, completions::Completions, convert::Convert, detokenize::Detokenize, devices::Devices, embed::Embed,
-    export::Export, import::Import, inspect::Inspect, knobs::KnobsTable, perplexity::Perplexity, rerank::Rerank,
-    run::Run, select::Select, tokenize::Tokenize,
+    bench::Bench, chat::Chat, completions::Completions, convert::Convert, detokenize::Detokenize, devices::Devices,
+    embed::Embed, export::Export, import::Import, inspect::Inspect, knobs::KnobsTable, perplexity::Perplexity,
+    rerank::Rerank, run::Run, select::Select, tokenize::Tokenize,
 };
 
 /// The codes of [`Exit`](crate::failure::Exit), for people.
@@ -33,6 +33,7 @@ Errors are text on stderr, with --json too; stdout then has no result.";
 const EXAMPLES: &str = "\
 Examples:
   gguf-loader run model.gguf --prompt 'The capital of France is' --max-tokens 32
+  gguf-loader chat model.gguf
   gguf-loader devices
   gguf-loader select model.gguf --json
   gguf-loader bench model.gguf --backend all --assert
@@ -60,7 +61,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Run(Run),
+    Run(Box<Run>),
+    Chat(Box<Chat>),
     Devices(Devices),
     Select(Select),
     Inspect(Inspect),

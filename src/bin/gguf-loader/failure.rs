@@ -81,6 +81,11 @@ impl Failure {
         Self(Kind::ClosedPipe)
     }
 
+    /// Whether the reader of stdout has gone.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        matches!(self.0, Kind::ClosedPipe)
+    }
+
     /// Puts `message` before what is known: it becomes the error, and that its cause.
     pub(crate) fn with_headline(mut self, message: impl Into<String>) -> Self {
         if let Kind::Error { chain, .. } = &mut self.0 {

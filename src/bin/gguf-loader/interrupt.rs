@@ -30,6 +30,11 @@ impl Interrupt {
         self.0.clone()
     }
 
+    /// Makes the next Ctrl-C the first one again.
+    pub(crate) fn reset(&self) {
+        self.0.reset();
+    }
+
     /// Whether to go on: for work between decodes.
     pub(crate) fn flow(&self) -> ControlFlow<()> {
         if self.0.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -41,6 +41,7 @@ fn run(command: Command, output: &mut Output) -> Result<(), Failure> {
     log::start(output.is_quiet())?;
     match command {
         Command::Run(command) => command.execute(output),
+        Command::Chat(command) => command.execute(output),
         Command::Devices(command) => command.execute(output),
         Command::Select(command) => command.execute(output),
         Command::Inspect(command) => command.execute(output),

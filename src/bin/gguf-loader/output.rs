@@ -61,6 +61,13 @@ impl Output {
         }
     }
 
+    /// Writes text about the work to stderr as it comes, unless `--quiet` forbids it.
+    pub(crate) fn aside(&self, text: &str) {
+        if !self.quiet {
+            let _ = write!(io::stderr(), "{text}");
+        }
+    }
+
     /// Ends the line that streamed text left open on a terminal, so that the next note does not continue it.
     pub(crate) fn end_streamed_line(&self) {
         if !self.quiet && io::stdout().is_terminal() {

@@ -1,6 +1,7 @@
 //! The commands, one file each: its arguments, what it does, and its report.
 
 pub(crate) mod bench;
+pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod detokenize;

@@ -1,7 +1,15 @@
 //! Text to tokens and back.
 #![forbid(unsafe_code)]
 
-use std::{ops::ControlFlow, path::Path, sync::Arc};
+mod fragments;
+
+pub(crate) use fragments::Fragments;
+
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use crate::{
     backend::{
@@ -18,11 +26,13 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     vocabulary: Arc<dyn Vocabulary>,
+    /// Looked for when the first grammar needs them.
+    fragments: Arc<OnceLock<Arc<Fragments>>>,
 }
 
 impl Tokenizer {
     pub(crate) fn new(vocabulary: Arc<dyn Vocabulary>) -> Self {
-        Self { vocabulary }
+        Self { vocabulary, fragments: Arc::default() }
     }
 
     /// Loads the tokenizer of a file, without its weights. Files that hold only a vocabulary will do.
@@ -110,6 +120,11 @@ impl Tokenizer {
         triggers: Option<&[GrammarTrigger]>,
     ) -> Result<Box<dyn GrammarMatcher>, GrammarEngineError> {
         self.vocabulary.grammar(gbnf, triggers)
+    }
+
+    /// The tokens that are not whole characters.
+    pub(crate) fn fragments(&self) -> Arc<Fragments> {
+        Arc::clone(self.fragments.get_or_init(|| Arc::new(Fragments::of(self))))
     }
 
     /// A decoder for tokens that arrive one by one.

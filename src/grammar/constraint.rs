@@ -1,6 +1,6 @@
 //! A grammar at work: choosing tokens that it allows.
 
-use super::Grammar;
+use super::{Grammar, characters::Characters};
 use crate::{
     backend::{GrammarEngineError, GrammarMatcher, GrammarMismatch, GrammarTrigger, Token},
     sampling::{ChooseToken, SampleError},
@@ -11,6 +11,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Constraint {
     matcher: Box<dyn GrammarMatcher>,
+    characters: Characters,
     /// The logits, less those of the tokens that were refused.
     left: Vec<f32>,
 }
@@ -30,7 +31,8 @@ impl Constraint {
         gbnf: &str,
         triggers: Option<&[GrammarTrigger]>,
     ) -> Result<Self, GrammarEngineError> {
-        Ok(Self { matcher: tokenizer.grammar(gbnf, triggers)?, left: Vec::new() })
+        let matcher = tokenizer.grammar(gbnf, triggers)?;
+        Ok(Self { matcher, characters: Characters::new(tokenizer.fragments()), left: Vec::new() })
     }
 
     /// Chooses a token that the grammar allows.
@@ -46,7 +48,7 @@ impl Constraint {
         /// Refusals after which it is cheaper to ask about all tokens at once.
         const PATIENCE: usize = 8;
         let first = chooser.choose(logits)?;
-        if self.matcher.allows(first) {
+        if self.allows(first) {
             return Ok(first);
         }
         self.left.clear();
@@ -54,7 +56,7 @@ impl Constraint {
         self.refuse(first);
         for _ in 1..PATIENCE {
             let Some(token) = self.again(chooser)? else { break };
-            if self.matcher.allows(token) {
+            if self.allows(token) {
                 return Ok(token);
             }
             self.refuse(token);
@@ -62,6 +64,7 @@ impl Constraint {
         if self.matcher.mask(&mut self.left) == 0 {
             return Err(ConstraintError::NothingAllowed);
         }
+        self.characters.mask(&mut self.left);
         self.again(chooser)?.ok_or(ConstraintError::NothingAllowed)
     }
 
@@ -71,7 +74,16 @@ impl Constraint {
     ///
     /// [`GrammarMismatch`] when the grammar does not allow it here.
     pub fn accept(&mut self, token: Token) -> Result<(), GrammarMismatch> {
-        self.matcher.accept(token)
+        if !self.characters.allow(token) {
+            return Err(GrammarMismatch(token));
+        }
+        self.matcher.accept(token)?;
+        self.characters.accept(token);
+        Ok(())
+    }
+
+    fn allows(&mut self, token: Token) -> bool {
+        self.characters.allow(token) && self.matcher.allows(token)
     }
 
     /// The choice among what is left; `None` when that is nothing.
@@ -109,6 +121,8 @@ pub enum ConstraintError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::sampling::likeliest;
 
@@ -134,8 +148,15 @@ mod tests {
         }
     }
 
+    impl Constraint {
+        /// With a vocabulary of whole characters.
+        fn with_matcher(matcher: Allows) -> Self {
+            Self { matcher: Box::new(matcher), characters: Characters::new(Arc::default()), left: Vec::new() }
+        }
+    }
+
     fn chosen(allowed: &[Token], logits: &[f32]) -> Result<Token, ConstraintError> {
-        let mut constraint = Constraint { matcher: Box::new(Allows(allowed.to_vec())), left: Vec::new() };
+        let mut constraint = Constraint::with_matcher(Allows(allowed.to_vec()));
         constraint.choose(logits, &mut likeliest)
     }
 
@@ -164,7 +185,7 @@ mod tests {
             });
             chosen.map(|token| token as Token)
         };
-        let mut constraint = Constraint { matcher: Box::new(Allows(vec![2, 5])), left: Vec::new() };
+        let mut constraint = Constraint::with_matcher(Allows(vec![2, 5]));
         let draws = 20_000;
         let fives = (0..draws).filter(|_| constraint.choose(&logits, &mut chooser) == Ok(5)).count();
         // Six standard deviations of a binomial distribution with p = 2/3.

@@ -17,6 +17,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod characters;
 mod constraint;
 mod gbnf;
 mod notation;

@@ -26,7 +26,7 @@ impl TokenLogprobs {
     /// Of `token`, with the `top` likeliest. The softmax is computed in f64, from the largest logit.
     pub fn of(logits: &[f32], token: Token, top: usize) -> Self {
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f64 = logits.iter().map(|&logit| f64::from(logit - largest).exp()).sum();
+        let total: f64 = logits.iter().map(|&logit| f64::from((logit - largest).exp())).sum();
         let logprob = |logit: f32| (f64::from(logit - largest) - total.ln()) as f32;
         let mut order: Vec<Token> = (0..).take(logits.len()).collect();
         let logit = |token: Token| logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);

@@ -16,11 +16,11 @@ fn model() -> Option<PathBuf> {
 }
 
 fn run(model: &PathBuf, arguments: &[&str]) -> std::process::Output {
-    program().arg("run").arg(model).args(arguments).output().unwrap()
+    program().arg("run").arg(model).args(["--threads", "1"]).args(arguments).output().unwrap()
 }
 
 fn chat(model: &PathBuf, arguments: &[&str], input: &str) -> std::process::Output {
-    program().arg("chat").arg(model).args(arguments).write_stdin(input).output().unwrap()
+    program().arg("chat").arg(model).args(["--threads", "1"]).args(arguments).write_stdin(input).output().unwrap()
 }
 
 fn lines_of(output: std::process::Output) -> Vec<Value> {

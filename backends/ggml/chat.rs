@@ -67,16 +67,17 @@ impl CompiledTemplate for LlamaTemplate {
             message: reason(&message),
         };
         // JSON writes a NUL as an escape.
-        let request = CString::new(json_of(request).to_string()).map_err(|error| failed(error.to_string()))?;
+        let json = CString::new(json_of(request).to_string()).map_err(|error| failed(error.to_string()))?;
         // SAFETY: the template is valid, and the request a NUL-terminated string that outlives the call.
-        let answer = Answer(unsafe { ffi::gl_chat_template_render(self.raw.as_ptr(), request.as_ptr()) });
+        let answer = Answer(unsafe { ffi::gl_chat_template_render(self.raw.as_ptr(), json.as_ptr()) });
         let rendered: Rendered = answer.read().map_err(failed)?;
         let parser = LlamaReplyParser::new(&rendered.parser).map_err(failed)?;
         let triggers = rendered.lazy.then_some(rendered.triggers);
         Ok(RenderedPrompt {
             text: rendered.prompt,
             reply_start: rendered.generation_prompt,
-            grammar: (!rendered.grammar.is_empty()).then_some(ReplyGrammar { gbnf: rendered.grammar, triggers }),
+            grammar: (!rendered.grammar.is_empty())
+                .then(|| ReplyGrammar { gbnf: tightened(&rendered.grammar, request.parallel_tool_calls), triggers }),
             stops: rendered.stops,
             preserved: rendered.preserved,
             parser: Arc::new(parser),
@@ -173,6 +174,28 @@ impl Drop for Answer {
     }
 }
 
+/// Makes llama.cpp's grammars keep what was asked for, by the names that they give their rules:
+///
+/// * Before a call that it must make, a model may say something: `until-12? tool-calls` in the rule `root`. A small model says so
+///   much that it never gets to the call. Reasoning stays.
+/// * Some let it make several calls, whether it may or not: `tool-calls ::= (tool-call space)+`.
+fn tightened(gbnf: &str, parallel: bool) -> String {
+    let is_preamble = |rule: &str| rule.strip_prefix("until-").is_some_and(|rest| rest.ends_with('?'));
+    let tighten = |line: &str| {
+        if line.starts_with("root ::= ") {
+            let rules: Vec<&str> = line.split(' ').collect();
+            let calls = |index: usize| rules.get(index + 1).is_some_and(|rule| rule.starts_with("tool-call"));
+            let kept = rules.iter().enumerate().filter(|&(index, rule)| !(is_preamble(rule) && calls(index)));
+            return kept.map(|(_, rule)| *rule).collect::<Vec<_>>().join(" ");
+        }
+        match line.strip_suffix(")+") {
+            Some(once) if !parallel && line.starts_with("tool-calls ::= (tool-call") => format!("{once})"),
+            _ => line.to_owned(),
+        }
+    };
+    gbnf.lines().map(tighten).collect::<Vec<_>>().join("\n")
+}
+
 /// The request as `chat.cpp` reads it: messages and tools in the form of OpenAI's API.
 fn json_of(request: &RenderRequest<'_>) -> Value {
     let named = match &request.tool_choice {
@@ -259,4 +282,19 @@ fn line_of(message: &str, source: &str) -> Option<u32> {
     let start = source.find(&excerpt)?;
     let before = source.as_bytes().get(..(start + caret.checked_sub(3)?).min(source.len()))?;
     u32::try_from(before.iter().filter(|&&byte| byte == b'\n').count() + 1).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tightened;
+
+    #[test]
+    fn a_call_is_made_at_once_and_once() {
+        let gbnf = "root ::= \"a\" space (\"<think>\" until-3 \"</think>\")? until-12? tool-calls\n\
+            tool-calls ::= (tool-call space)+\nuntil-12 ::= | [<] until-12-01";
+        let once = "root ::= \"a\" space (\"<think>\" until-3 \"</think>\")? tool-calls\n\
+            tool-calls ::= (tool-call space)\nuntil-12 ::= | [<] until-12-01";
+        assert_eq!(tightened(gbnf, false), once);
+        assert!(tightened(gbnf, true).contains("(tool-call space)+"));
+    }
 }

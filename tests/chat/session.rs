@@ -6,10 +6,12 @@ use gguf_loader::{
     Model,
     backend::ContextOptions,
     chat::{
-        ChatError, ChatPrompt, ChatSession, Message, ReplyEvent, ReplyOptions, Role, TemplateError, Tool, ToolChoice,
+        ChatError, ChatPrompt, ChatSession, ChatTemplate, Message, ReplyEvent, ReplyOptions, Role, TemplateError, Tool,
+        ToolChoice,
     },
     generation::{FinishReason, GenerateError, GenerateRequest},
     grammar::Grammar,
+    sampling::{Pick, SamplerStep, Sampling},
 };
 use schemars::JsonSchema;
 
@@ -119,8 +121,7 @@ fn the_model_continues_what_it_is_given() {
 }
 
 /// What a tool takes.
-#[derive(JsonSchema)]
-#[allow(dead_code, reason = "only its schema is asked for")]
+#[derive(Debug, serde::Deserialize, JsonSchema)]
 struct Weather {
     /// The city.
     #[schemars(length(min = 1, max = 20))]
@@ -133,6 +134,55 @@ fn a_call_that_the_template_has_no_form_for_is_an_error() {
     session.push(Message::user("What is the weather in Paris?"));
     let options = at_most(8).with_tools(weather()).with_tool_choice(ToolChoice::Required);
     assert!(matches!(session.reply(&options, on), Err(ChatError::Template(TemplateError::NoToolCalls))));
+}
+
+/// SmolLM2 with the template of a model that calls tools.
+fn with_tools() -> Option<ChatSession> {
+    let session = session()?;
+    let context = session.context().model().context(&ContextOptions::default()).unwrap();
+    let template = include_str!("../fixtures/chat/templates/qwen2.5.jinja");
+    let source = context.model().tokenizer().unwrap().template_source(template);
+    Some(ChatSession::with_template(context, ChatTemplate::parse(&source).unwrap()).unwrap())
+}
+
+#[test]
+fn a_call_that_is_required_is_made_and_can_be_read() {
+    let Some(mut session) = with_tools() else { return };
+    // Hot enough to say anything, were it not held to a call.
+    let hot = Sampling::new(Pick::Distribution).then(SamplerStep::Temperature { temperature: 2.0 });
+    for sampling in [Sampling::greedy(), hot.clone().with_seed(1), hot.with_seed(2)] {
+        session.messages_mut().clear();
+        session.push(Message::user("Tell me a joke."));
+        let required = at_most(400).with_tools(weather()).with_tool_choice(ToolChoice::Required);
+        let mut streamed = (String::new(), String::new());
+        let reply = session.reply(&required.with_sampling(sampling), |event| {
+            match event {
+                ReplyEvent::ToolCall { name, .. } => streamed.0 += name,
+                ReplyEvent::Arguments { delta, .. } => streamed.1 += delta,
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        });
+        let reply = reply.unwrap();
+        assert_eq!(reply.finish, FinishReason::ToolCalls, "{:.300}", reply.message.content);
+        let [call] = reply.message.tool_calls.as_slice() else { panic!("one call: {reply:?}") };
+        assert_eq!((streamed.0.as_str(), &streamed.1), ("get_weather", &call.arguments));
+        assert!(!call.id.is_empty());
+        let Weather { city } = call.arguments_as().unwrap();
+        assert!((1..=20).contains(&city.chars().count()), "{city}");
+    }
+}
+
+#[test]
+fn a_typed_reply_is_read_and_one_that_is_cut_off_is_an_error() {
+    let Some(mut session) = session() else { return };
+    session.push(Message::user("What is the weather in Paris? Answer in JSON."));
+    let hot = Sampling::new(Pick::Distribution).then(SamplerStep::Temperature { temperature: 2.0 }).with_seed(3);
+    let weather: Weather = session.reply_as(&at_most(200).with_sampling(hot)).unwrap();
+    assert!((1..=20).contains(&weather.city.chars().count()), "{}", weather.city);
+    session.push(Message::user("And in Rome?"));
+    let cut = session.reply_as::<Weather>(&at_most(2));
+    assert!(matches!(cut, Err(ChatError::Unfinished(FinishReason::MaxTokens))), "{cut:?}");
 }
 
 fn weather() -> Vec<Tool> {

@@ -122,7 +122,7 @@ impl ChatSession {
     ///
     /// # Errors
     ///
-    /// [`ChatError::NoTokenizer`], or [`ChatError::Template`] when the model has no template; then see
+    /// [`GenerateError::NoTokenizer`], or [`ChatError::Template`] when the model has no template; then see
     /// [`with_template`](Self::with_template).
     pub fn new(context: Context) -> Result<Self, ChatError> {
         let template = ChatTemplate::of(context.model().tokenizer().map_err(|_| GenerateError::NoTokenizer)?)?;
@@ -133,7 +133,7 @@ impl ChatSession {
     ///
     /// # Errors
     ///
-    /// [`ChatError::NoTokenizer`].
+    /// [`GenerateError::NoTokenizer`].
     pub fn with_template(mut context: Context, template: ChatTemplate) -> Result<Self, ChatError> {
         context.model().tokenizer().map_err(|_| GenerateError::NoTokenizer)?;
         context.edit(SequenceEdit::Clear).map_err(GenerateError::Decode)?;

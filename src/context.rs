@@ -7,6 +7,7 @@ use crate::{
     },
     generation::{Completion, GenerateError, GenerateRequest, Generation},
     model::Model,
+    state::{Restored, SequenceState, State, StateError},
 };
 
 /// A KV cache and the threads that compute on it. Keeps its model alive; may move between threads.
@@ -152,6 +153,115 @@ impl Context {
     #[cfg(feature = "async")]
     pub fn into_stream(self, request: impl Into<GenerateRequest>) -> crate::generation::GenerationStream {
         crate::generation::GenerationStream::new(self, request.into())
+    }
+
+    /// Everything that the sequences hold.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`].
+    pub fn save(&mut self) -> Result<State, StateError> {
+        let ids: Vec<SequenceId> = (0..self.limits().sequences).filter(|&id| !self.tokens(id).is_empty()).collect();
+        self.save_all(&ids)
+    }
+
+    /// What one sequence holds.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`].
+    pub fn save_sequence(&mut self, sequence: SequenceId) -> Result<State, StateError> {
+        self.check_sequence(sequence)?;
+        self.save_all(&[sequence])
+    }
+
+    fn save_all(&mut self, ids: &[SequenceId]) -> Result<State, StateError> {
+        let model = self.model.fingerprint().map_err(StateError::Model)?.clone();
+        let format = self.inner.state_format();
+        let mut sequences = Vec::new();
+        for &id in ids {
+            let Sequence { tokens, undecoded } = self.sequences[id as usize].clone();
+            let mut cache = Vec::new();
+            if format.is_some() && !tokens.is_empty() {
+                self.inner.save(id, &mut cache)?;
+            }
+            sequences.push(SequenceState { id, tokens, undecoded, format: format.clone().unwrap_or_default(), cache });
+        }
+        Ok(State { model, sequences })
+    }
+
+    /// Makes the sequences hold what they held when `state` was saved, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`] when the state belongs to another model, or does not fit; the sequences are then what they were. After
+    /// [`StateError::Decode`] some may be empty.
+    pub fn restore(&mut self, state: &State) -> Result<Restored, StateError> {
+        self.check_state(state)?;
+        state.sequences.iter().try_for_each(|sequence| self.check_sequence(sequence.id))?;
+        self.edit(SequenceEdit::Clear)?;
+        let mut restored = Restored::default();
+        for sequence in &state.sequences {
+            self.restore_one(sequence, sequence.id, &mut restored)?;
+        }
+        Ok(restored)
+    }
+
+    /// Makes one sequence hold what the only one of `state` held; the others stay.
+    ///
+    /// # Errors
+    ///
+    /// As [`restore`](Self::restore), and [`StateError::NotOneSequence`].
+    pub fn restore_sequence(&mut self, state: &State, to: SequenceId) -> Result<Restored, StateError> {
+        self.check_state(state)?;
+        self.check_sequence(to)?;
+        let [sequence] = state.sequences.as_slice() else {
+            return Err(StateError::NotOneSequence(state.sequences.len()));
+        };
+        let mut restored = Restored::default();
+        self.restore_one(sequence, to, &mut restored)?;
+        Ok(restored)
+    }
+
+    fn check_state(&self, state: &State) -> Result<(), StateError> {
+        let loaded = self.model.fingerprint().map_err(StateError::Model)?;
+        if *loaded != state.model {
+            return Err(StateError::OtherModel { saved: state.model.clone(), loaded: loaded.clone() });
+        }
+        let limit = self.limits().context;
+        match state.sequences.iter().map(|sequence| sequence.tokens.len()).find(|&tokens| tokens > limit as usize) {
+            Some(tokens) => Err(StateError::TooLong { tokens, limit }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_sequence(&self, sequence: SequenceId) -> Result<(), StateError> {
+        let limit = self.limits().sequences;
+        if sequence < limit { Ok(()) } else { Err(StateError::NoSequence { sequence, limit }) }
+    }
+
+    fn restore_one(
+        &mut self,
+        state: &SequenceState,
+        to: SequenceId,
+        restored: &mut Restored,
+    ) -> Result<(), StateError> {
+        self.edit(SequenceEdit::Truncate { sequence: to, from: 0 })?;
+        let reads = self.inner.state_format().is_some_and(|format| format == state.format);
+        if reads && self.inner.restore(to, state.tokens.len(), &state.cache) {
+            self.sequences[to as usize].tokens.clone_from(&state.tokens);
+            restored.kept_tokens += state.tokens.len();
+        } else {
+            let mut batch = Batch::new();
+            for chunk in state.tokens.chunks(self.limits().batch as usize) {
+                batch.clear();
+                batch.extend(chunk, self.next_position(to), to);
+                self.decode(&batch)?;
+            }
+            restored.computed_tokens += state.tokens.len();
+        }
+        self.sequences[to as usize].undecoded = state.undecoded;
+        Ok(())
     }
 
     /// The token that was generated last on `sequence`, if the sequence does not hold it: nothing asked for what follows it.

@@ -29,6 +29,7 @@
 //! * An [`Embedder`](embedding::Embedder) turns texts into vectors, a [`Reranker`](embedding::Reranker) orders documents
 //!   by how well they answer a query.
 //! * A [`Sampling`](sampling::Sampling) says how tokens are chosen: llama.cpp's samplers, as plain data, and your own.
+//! * A [`State`](state::State) is what a context holds, as bytes or a file: another tier or another day goes on with it.
 //! * A [`ChatSession`](chat::ChatSession) is a conversation: it uses the model's own template, keeps what it computed, and calls
 //!   [tools](chat::Tool). A [`Grammar`](grammar::Grammar) is what a model is allowed to write.
 //! * A [`Backend`](backend::Backend) is one way to run a model. Backends register themselves at compile time; a program
@@ -76,6 +77,7 @@ pub mod model;
 pub mod perplexity;
 pub mod sampling;
 pub mod select;
+pub mod state;
 pub mod tokenizer;
 
 #[path = "../backends/mod.rs"]

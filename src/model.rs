@@ -4,7 +4,7 @@
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     import::{self, Cache, CacheError, ImportError, ImportOptions, Imported},
     knobs::{KnobError, Knobs},
     select::{ChooseError, ChooseOptions, Selection, choose},
+    state::Fingerprint,
     tokenizer::{Tokenizer, TokenizerError},
 };
 
@@ -37,6 +38,8 @@ struct Inner {
     selection: Selection,
     weights: Arc<dyn BackendModel>,
     tokenizer: Result<Tokenizer, TokenizerError>,
+    /// Taken when it is first asked for.
+    fingerprint: OnceLock<Fingerprint>,
 }
 
 /// How to load a model. The default asks the environment ([`knobs`](crate::knobs)) which backends may run.
@@ -138,7 +141,17 @@ impl Model {
             None => Tokenizer::of_request(&request),
         };
         let (path, profile) = (path.to_owned(), request.profile().clone());
-        Ok(Self { inner: Arc::new(Inner { path, imported, profile, selection, weights, tokenizer }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                path,
+                imported,
+                profile,
+                selection,
+                weights,
+                tokenizer,
+                fingerprint: OnceLock::new(),
+            }),
+        })
     }
 
     /// The file that was asked for.
@@ -178,6 +191,20 @@ impl Model {
     /// [`TokenizerError`] when no compiled backend can read the vocabulary.
     pub fn tokenizer(&self) -> Result<&Tokenizer, &TokenizerError> {
         self.inner.tokenizer.as_ref()
+    }
+
+    /// What tells this model from others: see [`Fingerprint`].
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError`] when the file cannot be read any more.
+    pub fn fingerprint(&self) -> Result<&Fingerprint, GgufError> {
+        if let Some(fingerprint) = self.inner.fingerprint.get() {
+            return Ok(fingerprint);
+        }
+        let path = self.imported().map_or(self.path(), Imported::path);
+        let fingerprint = Fingerprint::of_file(path)?;
+        Ok(self.inner.fingerprint.get_or_init(|| fingerprint))
     }
 
     /// Opens a context: a KV cache and the threads that compute on it.

@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{
     backend::{
-        BackendContext, BackendModel, Batch, CancelToken, ContextError, ContextLimits, ContextOptions, DecodeError,
-        Position, SequenceEdit, SequenceId,
+        BackendContext, BackendModel, Batch, CacheType, CancelToken, ContextError, ContextLimits, ContextOptions,
+        DecodeError, Position, SequenceEdit, SequenceId,
     },
     hardware::Hardware,
 };
@@ -71,7 +71,18 @@ impl Drop for RawContext {
 impl LlamaContext {
     pub(super) fn new(model: Arc<LlamaModel>, options: &ContextOptions) -> Result<Self, ContextError> {
         let limits = plan(&model, options)?;
-        let params = params(&limits, &options.cancel);
+        let mut params = params(&limits, &options.cancel);
+        params.type_k = options.keys.map_or(params.type_k, ggml_type);
+        params.type_v = options.values.map_or(params.type_v, ggml_type);
+        params.flash_attn_type = match options.flash_attention {
+            None => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+            Some(true) => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+            Some(false) => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+        };
+        if options.shared_cache {
+            params.kv_unified = true;
+            params.n_ctx = limits.context;
+        }
         Self::open(model, options, limits, params)
     }
 
@@ -281,6 +292,50 @@ impl BackendContext for LlamaContext {
         if done { Ok(()) } else { Err(self.edit_error(edit)) }
     }
 
+    fn state_format(&self) -> Option<String> {
+        // What else must fit (types of the cache, layers, widths) llama.cpp checks itself when it reads.
+        // SAFETY: a plain function.
+        self.has_memory.then(|| format!("{ENGINE} {}", unsafe { ffi::gl_sequence_state_version() }))
+    }
+
+    fn save(&mut self, sequence: SequenceId, bytes: &mut Vec<u8>) -> Result<(), DecodeError> {
+        let id = self.check_sequence(sequence)?;
+        let begin = bytes.len();
+        let (saved, errors) = capture_errors(|| {
+            // SAFETY: the context is valid and has the sequence.
+            let size = unsafe { ffi::gl_sequence_state_size(self.as_ptr(), id) };
+            bytes.resize(begin + size, 0);
+            // SAFETY: as above, and there are `size` bytes from `begin` on.
+            size > 0
+                && unsafe { ffi::gl_sequence_state_save(self.as_ptr(), id, bytes[begin..].as_mut_ptr(), size) } == size
+        });
+        if saved {
+            return Ok(());
+        }
+        bytes.truncate(begin);
+        Err(DecodeError::Failed { engine: ENGINE, message: message(errors) })
+    }
+
+    fn restore(&mut self, sequence: SequenceId, tokens: usize, bytes: &[u8]) -> bool {
+        let Ok(id) = self.check_sequence(sequence) else { return false };
+        if !self.has_memory || bytes.is_empty() {
+            return false;
+        }
+        let (read, _) = capture_errors(|| {
+            // SAFETY: the context is valid and has the sequence; the bytes outlive the call, and llama.cpp checks their lengths.
+            unsafe { ffi::gl_sequence_state_restore(self.as_ptr(), id, bytes.as_ptr(), bytes.len()) }
+        });
+        self.arrays.outputs.clear();
+        self.reread_positions();
+        if read == bytes.len() && self.next[sequence as usize] as usize == tokens {
+            return true;
+        }
+        // SAFETY: as above. Removing a whole sequence always succeeds.
+        unsafe { ffi::gl_sequence_truncate(self.as_ptr(), id, 0) };
+        self.reread_positions();
+        false
+    }
+
     fn next_position(&self, sequence: SequenceId) -> Position {
         self.next.get(sequence as usize).copied().unwrap_or(0)
     }
@@ -319,15 +374,16 @@ fn plan(model: &LlamaModel, options: &ContextOptions) -> Result<ContextLimits, C
         // llama.cpp asserts that a position is in the model's table.
         return Err(ContextError::Length { requested: context, limit });
     }
-    let batch = options.batch.get().min(context.saturating_mul(sequences));
+    let caches = if options.shared_cache { 1 } else { sequences };
+    let batch = options.batch.get().min(context.saturating_mul(caches));
     let ubatch = options.ubatch.get().min(batch);
-    let needed = context_bytes(profile, context, sequences, ubatch);
+    let needed = context_bytes(profile, context, caches, ubatch, [options.keys, options.values]);
     let available = hardware.memory.available;
     if needed > available {
         return Err(ContextError::Memory { needed, available });
     }
     // llama.cpp counts the tokens of all sequences, rounded up, in 32 bits.
-    let limit = (i32::MAX as u32 - LENGTH_STEP) / sequences;
+    let limit = (i32::MAX as u32 - LENGTH_STEP) / caches;
     if context > limit {
         return Err(ContextError::Length { requested: context, limit });
     }
@@ -352,7 +408,7 @@ fn plan_embeddings(model: &LlamaModel, options: &ContextOptions) -> Result<Conte
         return Err(ContextError::Sequences { requested: sequences.get(), limit: MAX_SEQUENCES });
     }
     let kept = u64::from(tokens) * u64::from(model.profile.n_vocab) * size_of::<f32>() as u64;
-    let needed = context_bytes(&model.profile, tokens, 1, tokens).saturating_add(kept);
+    let needed = context_bytes(&model.profile, tokens, 1, tokens, [None; 2]).saturating_add(kept);
     let available = Hardware::detect().memory.available;
     if needed > available {
         return Err(ContextError::Memory { needed, available });
@@ -360,6 +416,19 @@ fn plan_embeddings(model: &LlamaModel, options: &ContextOptions) -> Result<Conte
     // llama.cpp asserts that an output of each sequence fits into a batch.
     let sequences = sequences.get().min(tokens);
     Ok(ContextLimits { batch: tokens, ubatch: tokens, sequences, ..planned })
+}
+
+fn ggml_type(cache_type: CacheType) -> sys::ggml_type {
+    match cache_type {
+        CacheType::F32 => sys::GGML_TYPE_F32,
+        CacheType::F16 => sys::GGML_TYPE_F16,
+        CacheType::BF16 => sys::GGML_TYPE_BF16,
+        CacheType::Q8_0 => sys::GGML_TYPE_Q8_0,
+        CacheType::Q5_1 => sys::GGML_TYPE_Q5_1,
+        CacheType::Q5_0 => sys::GGML_TYPE_Q5_0,
+        CacheType::Q4_1 => sys::GGML_TYPE_Q4_1,
+        CacheType::Q4_0 => sys::GGML_TYPE_Q4_0,
+    }
 }
 
 fn params(limits: &ContextLimits, cancel: &CancelToken) -> sys::llama_context_params {

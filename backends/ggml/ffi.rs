@@ -120,6 +120,20 @@ unsafe extern "C" {
     pub(crate) fn gl_sequence_truncate(context: *mut sys::llama_context, sequence: i32, from: i32) -> bool;
     pub(crate) fn gl_sequence_remove(context: *mut sys::llama_context, sequence: i32, from: i32, to: i32) -> bool;
     pub(crate) fn gl_sequence_copy(context: *mut sys::llama_context, from: i32, to: i32) -> bool;
+    pub(crate) fn gl_sequence_state_version() -> u32;
+    pub(crate) fn gl_sequence_state_size(context: *mut sys::llama_context, sequence: i32) -> usize;
+    pub(crate) fn gl_sequence_state_save(
+        context: *mut sys::llama_context,
+        sequence: i32,
+        bytes: *mut u8,
+        size: usize,
+    ) -> usize;
+    pub(crate) fn gl_sequence_state_restore(
+        context: *mut sys::llama_context,
+        sequence: i32,
+        bytes: *const u8,
+        size: usize,
+    ) -> usize;
     pub(crate) fn gl_sequences_clear(context: *mut sys::llama_context) -> bool;
     pub(crate) fn gl_cpu_graph_compute(context: *const sys::llama_context) -> *const c_void;
     pub(crate) fn gl_registration_graph_compute(registration: sys::ggml_backend_reg_t) -> *const c_void;

@@ -243,6 +243,36 @@ bool gl_sequence_copy(llama_context * context, llama_seq_id from, llama_seq_id t
     });
 }
 
+uint32_t gl_sequence_state_version(void) {
+    return LLAMA_STATE_SEQ_VERSION;
+}
+
+size_t gl_sequence_state_size(llama_context * context, llama_seq_id sequence) {
+    return guarded<size_t>(0, [&] {
+        // Keys that are to be turned are turned at the next decode, and would be saved as they are.
+        context->memory_update(false);
+        return llama_state_seq_get_size(context, sequence);
+    });
+}
+
+size_t gl_sequence_state_save(llama_context * context, llama_seq_id sequence, uint8_t * bytes, size_t size) {
+    return guarded<size_t>(0, [&] { return llama_state_seq_get_data(context, bytes, size, sequence); });
+}
+
+size_t gl_sequence_state_restore(llama_context * context, llama_seq_id sequence, const uint8_t * bytes, size_t size) {
+    llama_memory_t memory = llama_get_memory(context);
+    const size_t read = guarded<size_t>(0, [&] {
+        context->memory_update(false);
+        llama_memory_seq_rm(memory, sequence, -1, -1);
+        return llama_state_seq_set_data(context, bytes, size, sequence);
+    });
+    if (read != size) {
+        guarded(false, [&] { return llama_memory_seq_rm(memory, sequence, -1, -1); });
+        return 0;
+    }
+    return read;
+}
+
 bool gl_sequences_clear(llama_context * context) {
     return guarded(false, [&] {
         llama_memory_clear(llama_get_memory(context), false);

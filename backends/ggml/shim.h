@@ -54,6 +54,14 @@ bool gl_sequence_truncate(struct llama_context * context, llama_seq_id sequence,
 // Removes the positions `from` to before `to`, and moves those after them up.
 bool gl_sequence_remove(struct llama_context * context, llama_seq_id sequence, llama_pos from, llama_pos to);
 bool gl_sequence_copy(struct llama_context * context, llama_seq_id from, llama_seq_id to);
+// Which form of state this llama.cpp writes and reads.
+uint32_t gl_sequence_state_version(void);
+// Bytes of what the cache holds of a sequence; 0 after an exception. What was asked of the cache before is done first.
+size_t gl_sequence_state_size(struct llama_context * context, llama_seq_id sequence);
+// Bytes that were written; 0 on failure.
+size_t gl_sequence_state_save(struct llama_context * context, llama_seq_id sequence, uint8_t * bytes, size_t size);
+// Bytes that were read; 0 on failure, and then the sequence is empty.
+size_t gl_sequence_state_restore(struct llama_context * context, llama_seq_id sequence, const uint8_t * bytes, size_t size);
 bool gl_sequences_clear(struct llama_context * context);
 
 // The function that computes graphs on the context's CPU backend: which tier really runs. NULL when there is none.

@@ -5,8 +5,8 @@ use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc};
 use super::{context::Context, transformer::Transformer};
 use crate::{
     backend::{
-        BackendContext, BackendModel, ContextError, ContextLimits, ContextOptions, Device, LoadError, LoadRequest,
-        ModelShape, Vocabulary,
+        BackendContext, BackendModel, CacheType, ContextError, ContextLimits, ContextOptions, Device, LoadError,
+        LoadRequest, ModelShape, Vocabulary,
     },
     hardware::Hardware,
 };
@@ -62,6 +62,15 @@ impl BackendModel for Model {
         /// Tokens of a context whose length nobody named.
         const LENGTH: u32 = 4096;
         let Some(transformer) = &self.transformer else { return Err(ContextError::VocabularyOnly) };
+        if [options.keys, options.values].into_iter().flatten().any(|cache_type| cache_type != CacheType::F32) {
+            return Err(ContextError::Option("KV cache in other types than F32"));
+        }
+        if options.flash_attention == Some(true) {
+            return Err(ContextError::Option("flash attention"));
+        }
+        if options.shared_cache {
+            return Err(ContextError::Option("cache that sequences share"));
+        }
         let threads = options.threads.unwrap_or_else(|| Hardware::detect().default_threads()).get();
         if threads > THREADS {
             return Err(ContextError::Threads { requested: threads, limit: THREADS });

@@ -103,6 +103,9 @@ pub enum ContextError {
     /// [`Pooling::Rank`](super::Pooling::Rank) of a model without a classification head: it is no reranker.
     #[error("the model has no classification head: it is not made to rank")]
     NoRanking,
+    /// The backend does not have what was asked for: choose one of llama.cpp's, or leave it out.
+    #[error("this backend has no {0}")]
+    Option(&'static str),
     /// More threads than the engine can run.
     #[error("{requested} threads requested, the limit is {limit}")]
     Threads {

@@ -39,8 +39,8 @@ pub use embedding::{BackendEmbedder, Pooling};
 pub use error::{ContextError, DecodeError, Ineligible, LoadError, Unavailable, VocabularyError};
 pub use grammar::{GrammarEngineError, GrammarMatcher, GrammarMismatch};
 pub use model::{
-    BackendContext, BackendModel, CancelToken, ContextLimits, ContextOptions, LoadRequest, Mapping, ModelShape,
-    SequenceEdit,
+    BackendContext, BackendModel, CacheType, CancelToken, ContextLimits, ContextOptions, LoadRequest, Mapping,
+    ModelShape, SequenceEdit,
 };
 pub use product::{Inputs, Matrix, Product, ProductError};
 pub use profile::{ModelProfile, WeightGroup};

@@ -149,6 +149,16 @@ pub struct ContextOptions {
     pub sequences: NonZeroU32,
     /// Compute threads; `None` takes [`Hardware::default_threads`](crate::hardware::Hardware::default_threads).
     pub threads: Option<NonZeroU32>,
+    /// The type of the keys in the KV cache; `None` leaves it to the backend (default; llama.cpp takes F16).
+    pub keys: Option<CacheType>,
+    /// The type of the values; a quantised one needs flash attention.
+    pub values: Option<CacheType>,
+    /// Whether attention is computed without a matrix of scores; `None` leaves it to the backend (default; llama.cpp does so
+    /// where a model allows it).
+    pub flash_attention: Option<bool>,
+    /// Whether all sequences share one cache of [`length`](Self::length) tokens, in which a copy of a sequence takes no room and
+    /// no time until it differs (default: each has a cache of its own).
+    pub shared_cache: bool,
     /// Cancels decodes of this context, also while one is running.
     pub cancel: CancelToken,
 }
@@ -164,6 +174,10 @@ impl Default for ContextOptions {
             ubatch: nonzero(512),
             sequences: nonzero(1),
             threads: None,
+            keys: None,
+            values: None,
+            flash_attention: None,
+            shared_cache: false,
             cancel: CancelToken::default(),
         }
     }
@@ -200,10 +214,70 @@ impl ContextOptions {
         self
     }
 
+    /// Sets the type of the keys and the values in the KV cache.
+    pub fn with_cache_type(mut self, cache_type: CacheType) -> Self {
+        (self.keys, self.values) = (Some(cache_type), Some(cache_type));
+        self
+    }
+
+    /// Sets whether attention is computed without a matrix of scores.
+    pub fn with_flash_attention(mut self, flash_attention: bool) -> Self {
+        self.flash_attention = Some(flash_attention);
+        self
+    }
+
+    /// Sets whether all sequences share one cache.
+    pub fn with_shared_cache(mut self, shared_cache: bool) -> Self {
+        self.shared_cache = shared_cache;
+        self
+    }
+
     /// Sets the token that cancels decodes.
     pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
         self.cancel = cancel;
         self
+    }
+}
+
+/// The type of the numbers in a KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum CacheType {
+    /// 32 bits.
+    F32,
+    /// 16 bits.
+    F16,
+    /// 16 bits, with the range of 32.
+    BF16,
+    /// 8.5 bits.
+    Q8_0,
+    /// 6 bits.
+    Q5_1,
+    /// 5.5 bits.
+    Q5_0,
+    /// 5 bits.
+    Q4_1,
+    /// 4.5 bits.
+    Q4_0,
+}
+
+impl CacheType {
+    /// All of them, the largest first.
+    pub const ALL: [Self; 8] =
+        [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q5_1, Self::Q5_0, Self::Q4_1, Self::Q4_0];
+
+    /// Bits that 32 numbers take.
+    pub fn bits_of_32(self) -> u32 {
+        match self {
+            Self::F32 => 1024,
+            Self::F16 | Self::BF16 => 512,
+            Self::Q8_0 => 272,
+            Self::Q5_1 => 192,
+            Self::Q5_0 => 176,
+            Self::Q4_1 => 160,
+            Self::Q4_0 => 144,
+        }
     }
 }
 
@@ -253,6 +327,28 @@ pub trait BackendContext: fmt::Debug + Send {
 
     /// The id of the backend whose code computes this context, asked of the running engine itself.
     fn executed_by(&self) -> String;
+
+    /// Names the form of what [`save`](Self::save) writes; `None` when this backend saves nothing, and tokens are computed again.
+    fn state_format(&self) -> Option<String> {
+        None
+    }
+
+    /// Appends to `bytes` what the cache holds of `sequence`, which there is.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::Failed`].
+    fn save(&mut self, sequence: SequenceId, bytes: &mut Vec<u8>) -> Result<(), DecodeError> {
+        let _ = (sequence, bytes);
+        Ok(())
+    }
+
+    /// Makes `sequence`, which there is, hold what [`save`](Self::save) wrote in the same form: `tokens` of them. `false`, with
+    /// an empty sequence, when the bytes are not for this context.
+    fn restore(&mut self, sequence: SequenceId, tokens: usize, bytes: &[u8]) -> bool {
+        let _ = (sequence, tokens, bytes);
+        false
+    }
 }
 
 /// A change of what sequences hold.

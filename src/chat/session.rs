@@ -165,6 +165,12 @@ impl ChatSession {
         &self.context
     }
 
+    /// The context, e.g. to save or restore its state: what it holds of the conversation is found out when the next reply is
+    /// asked for.
+    pub fn context_mut(&mut self) -> &mut Context {
+        &mut self.context
+    }
+
     /// Cancels a reply, also while it is computed. What the model has said by then stays.
     pub fn cancel_token(&self) -> CancelToken {
         self.context.cancel_token()

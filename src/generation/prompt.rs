@@ -36,7 +36,7 @@ impl Prepared {
             Prompt::Tokens(tokens) => prepared.tokens.clone_from(tokens),
             Prompt::Rendered(rendered) => prepared.read(tokenizer, rendered)?,
         }
-        if prepared.tokens.is_empty() { Err(GenerateError::EmptyPrompt) } else { Ok(prepared) }
+        Ok(prepared)
     }
 
     fn read(&mut self, tokenizer: &Tokenizer, rendered: &RenderedPrompt) -> Result<(), GenerateError> {

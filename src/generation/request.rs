@@ -58,7 +58,7 @@ pub enum Start {
     /// What it has in common with the prompt, from the beginning, is kept and not computed again. Prompts are then read in
     /// other pieces than from the beginning, which some kernels round differently.
     Reuse,
-    /// It stays, and the prompt follows on it.
+    /// It stays, and the prompt follows on it. The prompt may be empty where something was generated before.
     Continue,
 }
 

@@ -65,6 +65,9 @@ impl<'a> Generation<'a> {
         let prompt_tokens = tokens.len();
         let undecoded = context.undecoded(sequence).filter(|_| request.start == Start::Continue);
         tokens.splice(..0, undecoded);
+        if tokens.is_empty() {
+            return Err(GenerateError::EmptyPrompt);
+        }
         if tokens.len() > limit.saturating_sub(held) as usize {
             return Err(GenerateError::PromptTooLong { tokens: tokens.len(), used: held, limit });
         }

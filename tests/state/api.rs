@@ -49,7 +49,7 @@ fn call() -> impl Strategy<Value = Call> {
 #[test]
 fn any_calls_in_any_order_leave_a_context_that_knows_what_it_holds() {
     let Some(model) = load(random_model(), None) else { return };
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1000);
     let options =
         options().with_length(count(16)).with_ubatch(count(8)).with_sequences(count(3)).with_threads(count(1));
     let contexts = [false, true].map(|shared| model.context(&options.clone().with_shared_cache(shared)).unwrap());

@@ -264,6 +264,10 @@ impl Context {
         Ok(())
     }
 
+    pub(crate) fn backend_mut(&mut self) -> &mut dyn BackendContext {
+        &mut *self.inner
+    }
+
     /// The token that was generated last on `sequence`, if the sequence does not hold it: nothing asked for what follows it.
     pub(crate) fn undecoded(&self, sequence: SequenceId) -> Option<Token> {
         self.sequences.get(sequence as usize)?.undecoded

@@ -30,6 +30,7 @@
 //!   by how well they answer a query.
 //! * A [`Sampling`](sampling::Sampling) says how tokens are chosen: llama.cpp's samplers, as plain data, and your own.
 //! * A [`State`](state::State) is what a context holds, as bytes or a file: another tier or another day goes on with it.
+//! * A [`LoraAdapter`](adapter::LoraAdapter) or a [`ControlVector`](adapter::ControlVector) changes what a model says.
 //! * A [`ChatSession`](chat::ChatSession) is a conversation: it uses the model's own template, keeps what it computed, and calls
 //!   [tools](chat::Tool). A [`Grammar`](grammar::Grammar) is what a model is allowed to write.
 //! * A [`Backend`](backend::Backend) is one way to run a model. Backends register themselves at compile time; a program
@@ -61,6 +62,7 @@
 //! A feature only adds a candidate; it changes nothing for what was there before.
 #![deny(rustdoc::broken_intra_doc_links)]
 
+pub mod adapter;
 pub mod backend;
 pub mod benchmark;
 pub mod chat;

@@ -9,8 +9,8 @@ use std::{
 
 use crate::{
     backend::{
-        self, BackendEmbedder, BackendModel, ContextError, ContextOptions, LoadRequest, Mapping, ModelProfile,
-        ModelShape, Pooling,
+        self, AdapterEngineError, BackendAdapter, BackendEmbedder, BackendModel, ContextError, ContextOptions,
+        LoadRequest, Mapping, ModelProfile, ModelShape, Pooling,
     },
     context::Context,
     gguf::{Gguf, GgufError},
@@ -202,8 +202,7 @@ impl Model {
         if let Some(fingerprint) = self.inner.fingerprint.get() {
             return Ok(fingerprint);
         }
-        let path = self.imported().map_or(self.path(), Imported::path);
-        let fingerprint = Fingerprint::of_file(path)?;
+        let fingerprint = Fingerprint::of_file(self.engine_path())?;
         Ok(self.inner.fingerprint.get_or_init(|| fingerprint))
     }
 
@@ -220,6 +219,15 @@ impl Model {
     /// How the model's file wants the states of its tokens pooled; `None` for models that are not made for embeddings.
     pub fn default_pooling(&self) -> Option<Pooling> {
         self.inner.weights.pooling()
+    }
+
+    /// The file that the engine reads.
+    pub(crate) fn engine_path(&self) -> &Path {
+        self.imported().map_or(self.path(), Imported::path)
+    }
+
+    pub(crate) fn load_adapter(&self, path: &Path) -> Result<Arc<dyn BackendAdapter>, AdapterEngineError> {
+        self.inner.weights.clone().adapter(path)
     }
 
     pub(crate) fn rerank_template(&self) -> Option<String> {

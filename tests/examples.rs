@@ -47,6 +47,18 @@ fn sampling() {
 }
 
 #[test]
+fn state() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("beginning.state");
+    let Some(first) = printed("state", &[file.to_str().unwrap()]) else { return };
+    let again = printed("state", &[file.to_str().unwrap()]).unwrap();
+    let turns = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    assert!(first.contains(" tokens in ") && again.contains(" tokens from "), "{first}{again}");
+    assert_eq!(turns(&first), turns(&again));
+    assert_ne!(turns(&first)[0], turns(&first)[1]);
+}
+
+#[test]
 fn stream() {
     let Some(text) = printed("stream", &["The capital of France is"]) else { return };
     assert!(text.contains("Paris"), "{text}");

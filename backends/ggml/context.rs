@@ -15,6 +15,7 @@ use llama_cpp_sys_2 as sys;
 
 use super::{
     ENGINE,
+    adapter::LlamaAdapter,
     ffi::{self, AbortCallback},
     log::capture_errors,
     memory::{LENGTH_STEP, context_bytes},
@@ -24,8 +25,8 @@ use super::{
 };
 use crate::{
     backend::{
-        BackendContext, BackendModel, Batch, CacheType, CancelToken, ContextError, ContextLimits, ContextOptions,
-        DecodeError, Position, SequenceEdit, SequenceId,
+        AdapterEngineError, BackendAdapter, BackendContext, BackendModel, Batch, CacheType, CancelToken, ContextError,
+        ContextLimits, ContextOptions, DecodeError, Directions, Position, SequenceEdit, SequenceId,
     },
     hardware::Hardware,
 };
@@ -39,11 +40,12 @@ const LARGE_BATCH: u32 = 4096;
 /// Most sequences that a context can keep (`LLAMA_MAX_SEQ`).
 const MAX_SEQUENCES: u32 = 256;
 
-/// A context on one tier. Fields are dropped in this order: the context, the threads that it used, the model.
+/// A context on one tier. Fields are dropped in this order: the context, the threads and adapters that it used, the model.
 #[derive(Debug)]
 pub(super) struct LlamaContext {
     raw: RawContext,
     _threads: Threadpool,
+    adapters: Vec<Arc<dyn BackendAdapter>>,
     model: Arc<LlamaModel>,
     /// The abort callback of `raw` reads its flag.
     cancel: CancelToken,
@@ -110,6 +112,7 @@ impl LlamaContext {
     ) -> Result<Self, ContextError> {
         let cancel = options.cancel.clone();
         let ((raw, threads), errors) = process::with_cpu(Some(model.registration), |registered| {
+            let _list = model.lock_adapters();
             capture_errors(|| {
                 // SAFETY: the model is valid, and the flag of `cancel` outlives the context.
                 let raw = unsafe { ffi::gl_context_new(model.raw.as_ptr(), &params) };
@@ -139,6 +142,7 @@ impl LlamaContext {
         Ok(Self {
             raw,
             _threads: threads,
+            adapters: Vec::new(),
             model,
             cancel,
             limits,
@@ -290,6 +294,44 @@ impl BackendContext for LlamaContext {
         };
         self.reread_positions();
         if done { Ok(()) } else { Err(self.edit_error(edit)) }
+    }
+
+    fn set_adapters(&mut self, adapters: &[(Arc<dyn BackendAdapter>, f32)]) -> Result<(), AdapterEngineError> {
+        let own = |adapter: &Arc<dyn BackendAdapter>| {
+            let adapter = adapter.as_any().downcast_ref::<LlamaAdapter>()?;
+            Arc::ptr_eq(&adapter.model, &self.model).then_some(adapter.as_ptr())
+        };
+        let raw = adapters.iter().map(|(adapter, _)| own(adapter).ok_or(AdapterEngineError::OtherModel));
+        let mut raw = raw.collect::<Result<Vec<_>, _>>()?;
+        let mut scales: Vec<f32> = adapters.iter().map(|(_, scale)| *scale).collect();
+        let list = self.model.lock_adapters();
+        let (done, errors) = capture_errors(|| {
+            // SAFETY: the context is valid; the adapters are of its model, and held below for as long as it uses them.
+            unsafe { ffi::gl_set_adapters(self.as_ptr(), raw.as_mut_ptr(), raw.len(), scales.as_mut_ptr()) }
+        });
+        drop(list);
+        self.arrays.outputs.clear();
+        if !done {
+            return Err(AdapterEngineError::Refused { engine: ENGINE, message: message(errors) });
+        }
+        self.adapters = adapters.iter().map(|(adapter, _)| Arc::clone(adapter)).collect();
+        Ok(())
+    }
+
+    fn set_directions(&mut self, directions: Option<&Directions>) -> Result<(), AdapterEngineError> {
+        let width = self.model.shape().n_embd as i32;
+        let (rows, count, first, last) = match directions {
+            Some(Directions { rows, first, last }) => (rows.as_ptr(), rows.len(), *first as i32, *last as i32),
+            None => (ptr::null(), 0, 0, 0),
+        };
+        let list = self.model.lock_adapters();
+        let (done, errors) = capture_errors(|| {
+            // SAFETY: the context is valid, and there are `count` numbers, which are copied.
+            unsafe { ffi::gl_set_directions(self.as_ptr(), rows, count, width, first, last) }
+        });
+        drop(list);
+        self.arrays.outputs.clear();
+        if done { Ok(()) } else { Err(AdapterEngineError::Refused { engine: ENGINE, message: message(errors) }) }
     }
 
     fn state_format(&self) -> Option<String> {

@@ -120,6 +120,21 @@ unsafe extern "C" {
     pub(crate) fn gl_sequence_truncate(context: *mut sys::llama_context, sequence: i32, from: i32) -> bool;
     pub(crate) fn gl_sequence_remove(context: *mut sys::llama_context, sequence: i32, from: i32, to: i32) -> bool;
     pub(crate) fn gl_sequence_copy(context: *mut sys::llama_context, from: i32, to: i32) -> bool;
+    pub(crate) fn gl_adapter_load(model: *mut sys::llama_model, path: *const c_char) -> *mut sys::llama_adapter_lora;
+    pub(crate) fn gl_set_adapters(
+        context: *mut sys::llama_context,
+        adapters: *mut *mut sys::llama_adapter_lora,
+        count: usize,
+        scales: *mut f32,
+    ) -> bool;
+    pub(crate) fn gl_set_directions(
+        context: *mut sys::llama_context,
+        rows: *const f32,
+        count: usize,
+        width: i32,
+        first: i32,
+        last: i32,
+    ) -> bool;
     pub(crate) fn gl_sequence_state_version() -> u32;
     pub(crate) fn gl_sequence_state_size(context: *mut sys::llama_context, sequence: i32) -> usize;
     pub(crate) fn gl_sequence_state_save(

@@ -8,6 +8,7 @@
 //!   [`Batch::check`](crate::backend::Batch::check), and each function here states the checks that it relies on.
 //! * **A model's tier is fixed when it is loaded.** See [`process`].
 
+mod adapter;
 mod chat;
 mod context;
 mod embedder;

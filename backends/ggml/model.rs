@@ -6,13 +6,14 @@ use std::{
     panic::{self, AssertUnwindSafe},
     path::Path,
     ptr::{self, NonNull},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use llama_cpp_sys_2 as sys;
 
 use super::{
     ENGINE,
+    adapter::LlamaAdapter,
     context::LlamaContext,
     embedder::{self, LlamaEmbedder},
     ffi, log,
@@ -20,8 +21,8 @@ use super::{
     vocabulary::LlamaVocabulary,
 };
 use crate::backend::{
-    BackendContext, BackendEmbedder, BackendModel, ContextError, ContextOptions, LoadError, LoadRequest, Mapping,
-    ModelProfile, ModelShape, Pooling, Vocabulary,
+    AdapterEngineError, BackendAdapter, BackendContext, BackendEmbedder, BackendModel, ContextError, ContextOptions,
+    LoadError, LoadRequest, Mapping, ModelProfile, ModelShape, Pooling, Vocabulary,
 };
 
 /// Owner of a `llama_model`. Contexts and vocabularies hold an `Arc` of it.
@@ -57,9 +58,15 @@ pub(crate) struct LlamaModel {
     pub(super) profile: ModelProfile,
     shape: ModelShape,
     vocabulary: Arc<LlamaVocabulary>,
+    /// Held where llama.cpp reads or changes the model's list of adapters.
+    adapters: Mutex<()>,
 }
 
 impl LlamaModel {
+    pub(super) fn lock_adapters(&self) -> MutexGuard<'_, ()> {
+        self.adapters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Loads the weights on the tier of `registration`, which the CPU can execute.
     pub(crate) fn load(
         backend: &'static str,
@@ -79,7 +86,7 @@ impl LlamaModel {
             graph_compute.map_err(|Reentered| LoadError::Refused { engine: ENGINE, message: Reentered.to_string() })?;
         let vocabulary = Arc::new(LlamaVocabulary::new(raw.clone()));
         let shape = shape(&raw, &profile);
-        Ok(Self { raw, backend, registration, graph_compute, profile, shape, vocabulary })
+        Ok(Self { raw, backend, registration, graph_compute, profile, shape, vocabulary, adapters: Mutex::new(()) })
     }
 }
 
@@ -103,6 +110,10 @@ impl BackendModel for LlamaModel {
 
     fn context(self: Arc<Self>, options: &ContextOptions) -> Result<Box<dyn BackendContext>, ContextError> {
         Ok(Box::new(LlamaContext::new(self, options)?))
+    }
+
+    fn adapter(self: Arc<Self>, path: &Path) -> Result<Arc<dyn BackendAdapter>, AdapterEngineError> {
+        Ok(Arc::new(LlamaAdapter::load(self, path)?))
     }
 
     fn pooling(&self) -> Option<Pooling> {

@@ -243,6 +243,28 @@ bool gl_sequence_copy(llama_context * context, llama_seq_id from, llama_seq_id t
     });
 }
 
+llama_adapter_lora * gl_adapter_load(llama_model * model, const char * path) {
+    return guarded<llama_adapter_lora *>(nullptr, [&] { return llama_adapter_lora_init(model, path); });
+}
+
+bool gl_set_adapters(llama_context * context, llama_adapter_lora ** adapters, size_t count, float * scales) {
+    return guarded(false, [&] {
+        context->set_adapters_lora(adapters, count, scales);
+        // At once, under the caller's lock: it counts the nodes of the model's adapters, a list that others may change.
+        context->sched_reserve();
+        return true;
+    });
+}
+
+bool gl_set_directions(llama_context * context, const float * rows, size_t count, int32_t width, int32_t first,
+                       int32_t last) {
+    return guarded(false, [&] {
+        const bool done = context->set_adapter_cvec(rows, count, width, first, last);
+        context->sched_reserve();
+        return done;
+    });
+}
+
 uint32_t gl_sequence_state_version(void) {
     return LLAMA_STATE_SEQ_VERSION;
 }

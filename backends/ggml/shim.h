@@ -54,6 +54,13 @@ bool gl_sequence_truncate(struct llama_context * context, llama_seq_id sequence,
 // Removes the positions `from` to before `to`, and moves those after them up.
 bool gl_sequence_remove(struct llama_context * context, llama_seq_id sequence, llama_pos from, llama_pos to);
 bool gl_sequence_copy(struct llama_context * context, llama_seq_id from, llama_seq_id to);
+// NULL on failure. The file was checked: see src/adapter.
+struct llama_adapter_lora * gl_adapter_load(struct llama_model * model, const char * path);
+// Applies these adapters and no others, and makes room for the graph that they need. false on failure.
+bool gl_set_adapters(struct llama_context * context, struct llama_adapter_lora ** adapters, size_t count, float * scales);
+// Adds rows of the hidden state's width, from block 1 on, after the blocks `first` to `last`; NULL adds none. false on failure.
+bool gl_set_directions(struct llama_context * context, const float * rows, size_t count, int32_t width, int32_t first,
+                       int32_t last);
 // Which form of state this llama.cpp writes and reads.
 uint32_t gl_sequence_state_version(void);
 // Bytes of what the cache holds of a sequence; 0 after an exception. What was asked of the cache before is done first.

@@ -18,6 +18,7 @@
 //! * `tests/conformance` passes with it: the suite is mounted for every registered backend.
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod batch;
 mod chat;
 mod embedding;
@@ -30,6 +31,7 @@ mod registration;
 mod roofline;
 mod vocabulary;
 
+pub use adapter::{AdapterEngineError, BackendAdapter, Directions};
 pub use batch::{Batch, BatchError, BatchItem, Position, SequenceId, Token};
 pub use chat::{
     CompiledTemplate, GrammarTrigger, Message, PromptEnding, RenderRequest, RenderedPrompt, Reply, ReplyError,

@@ -11,7 +11,8 @@ use std::{
 };
 
 use super::{
-    BackendEmbedder, Batch, ContextError, DecodeError, ModelProfile, Pooling, Position, SequenceId, Vocabulary,
+    AdapterEngineError, BackendAdapter, BackendEmbedder, Batch, ContextError, DecodeError, Directions, ModelProfile,
+    Pooling, Position, SequenceId, Vocabulary,
 };
 use crate::gguf::{Gguf, GgufError};
 
@@ -108,6 +109,16 @@ pub trait BackendModel: fmt::Debug + Send + Sync {
     ///
     /// [`ContextError`], among others when the memory does not suffice.
     fn context(self: Arc<Self>, options: &ContextOptions) -> Result<Box<dyn BackendContext>, ContextError>;
+
+    /// Loads a LoRA adapter from a file that was checked against the model.
+    ///
+    /// # Errors
+    ///
+    /// [`AdapterEngineError::Unsupported`] from backends that do not provide this.
+    fn adapter(self: Arc<Self>, path: &Path) -> Result<Arc<dyn BackendAdapter>, AdapterEngineError> {
+        let _ = path;
+        Err(AdapterEngineError::Unsupported)
+    }
 
     /// How the model wants the states of its tokens pooled; `None` when its file does not say.
     fn pooling(&self) -> Option<Pooling> {
@@ -327,6 +338,24 @@ pub trait BackendContext: fmt::Debug + Send {
 
     /// The id of the backend whose code computes this context, asked of the running engine itself.
     fn executed_by(&self) -> String;
+
+    /// Applies these adapters with their scales, and no others. What sequences hold is the caller's to empty.
+    ///
+    /// # Errors
+    ///
+    /// [`AdapterEngineError`]; those that were applied before then stay.
+    fn set_adapters(&mut self, adapters: &[(Arc<dyn BackendAdapter>, f32)]) -> Result<(), AdapterEngineError> {
+        if adapters.is_empty() { Ok(()) } else { Err(AdapterEngineError::Unsupported) }
+    }
+
+    /// Adds these directions to the hidden state, or none.
+    ///
+    /// # Errors
+    ///
+    /// [`AdapterEngineError`]; those that were added before then stay.
+    fn set_directions(&mut self, directions: Option<&Directions>) -> Result<(), AdapterEngineError> {
+        if directions.is_none() { Ok(()) } else { Err(AdapterEngineError::Unsupported) }
+    }
 
     /// Names the form of what [`save`](Self::save) writes; `None` when this backend saves nothing, and tokens are computed again.
     fn state_format(&self) -> Option<String> {

@@ -1,0 +1,104 @@
+//! LoRA adapters and control vectors: small files that change what a model says.
+//!
+//! An adapter is checked against the model's own tensors before an engine sees it: one of another model is an error that names
+//! the tensor. Each context has its own, with scales; several work at once.
+//!
+//! ```no_run
+//! use gguf_loader::{Model, adapter::LoraAdapter, backend::ContextOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = Model::load("model.gguf")?;
+//! let pirate = LoraAdapter::load(&model, "pirate.gguf")?;
+//! let mut context = model.context(&ContextOptions::default())?;
+//! context.set_adapters(&[(&pirate, 0.8)])?;
+//! println!("{}", context.complete("Good morning!")?.text);
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+mod control;
+mod error;
+mod lora;
+
+pub use control::ControlVector;
+pub use error::AdapterError;
+pub use lora::LoraAdapter;
+
+use std::{ops::RangeInclusive, path::Path};
+
+use crate::{
+    backend::{Directions, SequenceEdit},
+    context::Context,
+    gguf::{Gguf, Value},
+};
+
+impl Context {
+    /// Applies these adapters, each with a scale (1 as it was trained, 0 not at all), and no others; none takes all away.
+    ///
+    /// What the sequences hold was computed without them, or with others: it is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// [`AdapterError`] when an adapter was loaded for another model, or the backend takes none.
+    pub fn set_adapters(&mut self, adapters: &[(&LoraAdapter, f32)]) -> Result<(), AdapterError> {
+        if let Some(&(_, scale)) = adapters.iter().find(|(_, scale)| !scale.is_finite()) {
+            return Err(AdapterError::Scale(scale));
+        }
+        let loaded: Vec<_> = adapters.iter().map(|(adapter, scale)| (adapter.loaded(), *scale)).collect();
+        self.backend_mut().set_adapters(&loaded)?;
+        Ok(self.edit(SequenceEdit::Clear)?)
+    }
+
+    /// Adds control vectors, each with a scale, to the hidden state after these blocks (default: all that there are); none takes
+    /// them away.
+    ///
+    /// What the sequences hold was computed without them, or with others: it is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// [`AdapterError`] when a vector does not fit the model, or the backend takes none.
+    pub fn set_control_vectors(
+        &mut self,
+        vectors: &[(&ControlVector, f32)],
+        blocks: Option<RangeInclusive<u32>>,
+    ) -> Result<(), AdapterError> {
+        let shape = *self.model().shape();
+        let last = shape.n_layer.saturating_sub(1);
+        let blocks = blocks.unwrap_or(1..=last);
+        if !vectors.is_empty() && (*blocks.start() < 1 || blocks.is_empty() || *blocks.end() > last) {
+            return Err(AdapterError::Blocks { from: *blocks.start(), to: *blocks.end(), last });
+        }
+        let mut rows = vec![0.0; shape.n_embd as usize * last as usize];
+        for (vector, scale) in vectors {
+            if !scale.is_finite() {
+                return Err(AdapterError::Scale(*scale));
+            }
+            vector.add_to(&mut rows, shape.n_embd, *scale)?;
+        }
+        let directions = Directions { rows, first: *blocks.start(), last: *blocks.end() };
+        self.backend_mut().set_directions((!vectors.is_empty()).then_some(&directions))?;
+        Ok(self.edit(SequenceEdit::Clear)?)
+    }
+}
+
+/// A text among the keys; `None` when there is none, or it is no text.
+fn text<'a>(file: &'a Gguf, key: &str) -> Option<&'a str> {
+    file.metadata().get(key).and_then(Value::as_str)
+}
+
+/// Opens a file whose keys must have these texts.
+fn open(path: &Path, expected: &'static str, keys: &[(&str, &str)]) -> Result<Gguf, AdapterError> {
+    let file = Gguf::open(path)?;
+    for (key, wanted) in keys {
+        let found = text(&file, key);
+        if found != Some(*wanted) {
+            let problem = match found {
+                Some(found) => format!("`{key}` is `{found}` and not `{wanted}`"),
+                None => format!("it has no text `{key}`"),
+            };
+            return Err(AdapterError::NotAnAdapter { path: path.to_owned(), expected, problem });
+        }
+    }
+    Ok(file)
+}

@@ -39,6 +39,7 @@
 //!   [`ModelProfile`](backend::ModelProfile) and a [`Policy`](select::Policy). A forced choice that cannot be kept is an
 //!   error.
 //! * [`gguf`] validates every file before anything else reads it.
+//! * [`merge`] writes a LoRA adapter, or another model by a ratio, into a model's weights.
 //! * [`import`] makes files of bitnet.cpp (I2_S) into files that run; [`Model::load`] does it by itself, into a cache.
 //!   [`convert`] makes GGUF files of BitNet checkpoints.
 //!
@@ -75,6 +76,7 @@ pub mod grammar;
 pub mod hardware;
 pub mod import;
 pub mod knobs;
+pub mod merge;
 pub mod model;
 pub mod perplexity;
 pub mod sampling;

@@ -6,11 +6,11 @@ use std::{
     thread,
 };
 
-use super::{
+use super::ternary::{self, Activations};
+use crate::gguf::{
+    TensorType,
     dequantize::{Decoder, decoder},
-    ternary::{self, Activations},
 };
-use crate::gguf::TensorType;
 
 /// A weight matrix: `rows` outputs, `columns` inputs, each row a whole number of blocks.
 pub(super) struct Matrix {

@@ -9,7 +9,6 @@
 mod architecture;
 mod cache;
 mod context;
-mod dequantize;
 mod hyperparameters;
 mod matrix;
 mod model;

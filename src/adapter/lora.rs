@@ -24,33 +24,10 @@ impl LoraAdapter {
     ///
     /// [`AdapterError`]; one that was made for another model is found before the engine sees it.
     pub fn load(model: &Model, path: impl AsRef<Path>) -> Result<Self, AdapterError> {
-        const EXPECTED: &str = "LoRA adapter";
         let path = path.as_ref();
-        let file = open(path, EXPECTED, &[("general.type", "adapter"), ("adapter.type", "lora")])?;
-        let not = |problem: &str| AdapterError::NotAnAdapter {
-            path: path.to_owned(),
-            expected: EXPECTED,
-            problem: problem.to_owned(),
-        };
-        let architecture = text(&file, "general.architecture").ok_or_else(|| not("it names no architecture"))?;
-        if architecture != model.profile().architecture {
-            let (adapter, model) = (architecture.to_owned(), model.profile().architecture.clone());
-            return Err(AdapterError::Architecture { adapter, model });
-        }
-        let alpha = match file.metadata().get("adapter.lora.alpha") {
-            None => None,
-            Some(Value::F32(alpha)) if alpha.is_finite() => Some(*alpha),
-            Some(_) => return Err(not("`adapter.lora.alpha` is no finite number of 32 bits")),
-        };
-        if file.metadata().get("adapter.alora.invocation_tokens").is_some() {
-            return Err(not("it is one that certain tokens activate, which this program does not do"));
-        }
-        if file.parts().len() > 1 {
-            return Err(not("it is split"));
-        }
-        let matrices = check(&file, &Gguf::open(model.engine_path())?)?;
+        let lora = LoraFile::open(path, &Gguf::open(model.engine_path())?)?;
         let loaded = model.load_adapter(path)?;
-        Ok(Self { loaded, matrices, alpha })
+        Ok(Self { loaded, matrices: lora.matrices, alpha: lora.alpha })
     }
 
     /// How many of the model's matrices it changes.
@@ -65,6 +42,50 @@ impl LoraAdapter {
 
     pub(super) fn loaded(&self) -> Arc<dyn BackendAdapter> {
         Arc::clone(&self.loaded)
+    }
+}
+
+/// An adapter's file, checked against a model's.
+#[derive(Debug)]
+pub(crate) struct LoraFile {
+    pub(crate) file: Gguf,
+    pub(crate) alpha: Option<f32>,
+    pub(crate) matrices: usize,
+}
+
+impl LoraFile {
+    pub(crate) fn open(path: &Path, model: &Gguf) -> Result<Self, AdapterError> {
+        const EXPECTED: &str = "LoRA adapter";
+        let file = open(path, EXPECTED, &[("general.type", "adapter"), ("adapter.type", "lora")])?;
+        let not = |problem: &str| AdapterError::NotAnAdapter {
+            path: path.to_owned(),
+            expected: EXPECTED,
+            problem: problem.to_owned(),
+        };
+        let (adapter, architecture) = (text(&file, "general.architecture").unwrap_or_default(), model.architecture()?);
+        if adapter != architecture {
+            let (adapter, model) = (adapter.to_owned(), architecture.to_owned());
+            return Err(AdapterError::Architecture { adapter, model });
+        }
+        let alpha = match file.metadata().get("adapter.lora.alpha") {
+            None => None,
+            Some(Value::F32(alpha)) if alpha.is_finite() => Some(*alpha),
+            Some(_) => return Err(not("`adapter.lora.alpha` is no finite number of 32 bits")),
+        };
+        if file.metadata().get("adapter.alora.invocation_tokens").is_some() {
+            return Err(not("it is one that certain tokens activate, which this program does not do"));
+        }
+        if file.parts().len() > 1 {
+            return Err(not("it is split"));
+        }
+        let matrices = check(&file, model)?;
+        Ok(Self { file, alpha, matrices })
+    }
+
+    /// What the product of its matrices is multiplied with, at a scale of 1.
+    pub(crate) fn factor(&self, rank: u64) -> f32 {
+        // No alpha, and one of 0, mean that the product is taken as it is.
+        self.alpha.filter(|alpha| *alpha != 0.0).map_or(1.0, |alpha| alpha / rank as f32)
     }
 }
 

@@ -24,6 +24,7 @@ mod lora;
 pub use control::ControlVector;
 pub use error::AdapterError;
 pub use lora::LoraAdapter;
+pub(crate) use lora::LoraFile;
 
 use std::{ops::RangeInclusive, path::Path};
 

@@ -30,6 +30,7 @@
 //! character in two, see [`Strings`].
 #![forbid(unsafe_code)]
 
+pub(crate) mod dequantize;
 mod encode;
 mod error;
 mod file;

@@ -28,7 +28,7 @@ fn pair(name: &str, seed: u64, inputs: u64, outputs: u64) -> (Vec<f32>, Vec<f32>
     (noise(seed, (inputs * RANK) as usize, 0.3), noise(seed + 1, (RANK * outputs) as usize, 0.3))
 }
 
-fn write_adapter(folder: &Folder, name: &str, seed: u64, change: impl Fn(&mut Writer)) -> PathBuf {
+pub(crate) fn write_adapter(folder: &Folder, name: &str, seed: u64, change: impl Fn(&mut Writer)) -> PathBuf {
     let mut writer = Writer::new();
     writer.set("general.type", "adapter").set("general.architecture", "llama").set("adapter.type", "lora");
     writer.set("adapter.lora.alpha", ALPHA);
@@ -45,7 +45,7 @@ fn write_adapter(folder: &Folder, name: &str, seed: u64, change: impl Fn(&mut Wr
 }
 
 /// The base with adapters' products added to its weights.
-fn merged(folder: &Folder, name: &str, adapters: &[(u64, f32)]) -> PathBuf {
+pub(crate) fn merged(folder: &Folder, name: &str, adapters: &[(u64, f32)]) -> PathBuf {
     let gguf = Gguf::open(folder.base()).unwrap();
     let change = |name: &str, weights: &mut Vec<f32>| {
         if !is_changed(name) {

@@ -4,6 +4,7 @@
 
 mod control;
 mod lora;
+mod merge;
 
 use std::{
     ops::ControlFlow,

@@ -9,9 +9,23 @@ use gguf_loader::{
 };
 
 use crate::commands::{
-    bench::Bench, chat::Chat, completions::Completions, convert::Convert, detokenize::Detokenize, devices::Devices,
-    embed::Embed, export::Export, import::Import, inspect::Inspect, knobs::KnobsTable, perplexity::Perplexity,
-    rerank::Rerank, run::Run, select::Select, tokenize::Tokenize,
+    bench::Bench,
+    chat::Chat,
+    completions::Completions,
+    convert::Convert,
+    detokenize::Detokenize,
+    devices::Devices,
+    embed::Embed,
+    export::Export,
+    import::Import,
+    inspect::Inspect,
+    knobs::KnobsTable,
+    merge::{Merge, MergeLora},
+    perplexity::Perplexity,
+    rerank::Rerank,
+    run::Run,
+    select::Select,
+    tokenize::Tokenize,
 };
 
 /// The codes of [`Exit`](crate::failure::Exit), for people.
@@ -69,6 +83,8 @@ pub(crate) enum Command {
     Import(Import),
     Export(Export),
     Convert(Convert),
+    MergeLora(MergeLora),
+    Merge(Merge),
     Tokenize(Tokenize),
     Detokenize(Detokenize),
     Perplexity(Perplexity),

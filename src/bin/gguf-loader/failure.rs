@@ -3,6 +3,7 @@
 use std::{error::Error, path::Path, process::ExitCode};
 
 use gguf_loader::{
+    adapter::AdapterError,
     backend::{self, ContextError, DecodeError, Ineligible, VocabularyError},
     chat::{ChatError, TemplateError},
     convert::ConvertError,
@@ -11,6 +12,7 @@ use gguf_loader::{
     gguf::{GgufError, TensorProblem},
     import::{CacheError, ImportError},
     knobs::KnobError,
+    merge::MergeError,
     model,
     perplexity::PerplexityError,
     sampling::SampleError,
@@ -292,7 +294,7 @@ impl From<ContextError> for Failure {
     fn from(error: ContextError) -> Self {
         let (exit, help) = match &error {
             ContextError::VocabularyOnly => (Exit::Model, None),
-            ContextError::NoEmbeddings => (Exit::Backend, Some(DEVICES)),
+            ContextError::NoEmbeddings | ContextError::Option(_) => (Exit::Backend, Some(DEVICES)),
             ContextError::NoRanking => (Exit::Model, Some("take a model that was made to rank, or compare embeddings")),
             ContextError::Length { .. } => (Exit::Usage, Some("ask for a shorter context with --ctx N")),
             ContextError::Threads { .. } => {
@@ -336,6 +338,37 @@ impl From<GenerateError> for Failure {
             _ => (Exit::Unexpected, None),
         };
         Self::new(exit, &error).with_help(help)
+    }
+}
+
+impl From<AdapterError> for Failure {
+    fn from(error: AdapterError) -> Self {
+        let exit = match error {
+            AdapterError::Gguf(error) => return error.into(),
+            AdapterError::Scale(_) => Exit::Usage,
+            AdapterError::NotAnAdapter { .. } => Exit::File,
+            AdapterError::Engine(_) => Exit::Backend,
+            AdapterError::Architecture { .. } | AdapterError::Tensor { .. } | AdapterError::Blocks { .. } => {
+                Exit::Model
+            }
+            _ => Exit::Unexpected,
+        };
+        Self::new(exit, &error)
+    }
+}
+
+impl From<MergeError> for Failure {
+    fn from(error: MergeError) -> Self {
+        let exit = match error {
+            // Nothing but Ctrl-C cancels in this program.
+            MergeError::Cancelled => return Self::interrupted(),
+            MergeError::Gguf(error) => return error.into(),
+            MergeError::Adapter(error) => return error.into(),
+            MergeError::Ratio(_) | MergeError::SameFile { .. } => Exit::Usage,
+            MergeError::Type { .. } | MergeError::Different(_) => Exit::Model,
+            _ => Exit::File,
+        };
+        Self::new(exit, &error)
     }
 }
 

@@ -19,10 +19,9 @@ pub(crate) fn load(
     interrupt: &Interrupt,
     output: &Output,
 ) -> Result<Model, Failure> {
-    const STEPS: u64 = 1000;
-    let bar = progress_bar(output, STEPS, "loading {bar:40} {percent:>3} %");
+    let bar = fraction_bar(output, "loading {bar:40} {percent:>3} %");
     let progress = |fraction: f32| {
-        bar.set_position((f64::from(fraction) * STEPS as f64) as u64);
+        show(&bar, fraction);
         interrupt.flow()
     };
     let model = Model::load_with(path, &LoadOptions::default().with_choose(choose), progress);
@@ -41,6 +40,19 @@ pub(crate) fn open_context(
     options.length = length;
     options.threads = threads;
     Ok(model.context(&options)?)
+}
+
+/// Steps of a bar that shows a fraction.
+const STEPS: u64 = 1000;
+
+/// A bar for work of which a fraction is known.
+pub(crate) fn fraction_bar(output: &Output, template: &str) -> ProgressBar {
+    progress_bar(output, STEPS, template)
+}
+
+/// Shows a fraction, from 0 to 1.
+pub(crate) fn show(bar: &ProgressBar, fraction: f32) {
+    bar.set_position((f64::from(fraction) * STEPS as f64) as u64);
 }
 
 /// A bar on a terminal; nothing elsewhere, and nothing when only errors are wanted.

@@ -11,6 +11,7 @@
 
 mod args;
 mod commands;
+mod context;
 mod failure;
 mod input;
 mod interrupt;
@@ -48,6 +49,8 @@ fn run(command: Command, output: &mut Output) -> Result<(), Failure> {
         Command::Import(command) => command.execute(output),
         Command::Export(command) => command.execute(output),
         Command::Convert(command) => command.execute(output),
+        Command::MergeLora(command) => command.execute(output),
+        Command::Merge(command) => command.execute(output),
         Command::Tokenize(command) => command.execute(output),
         Command::Detokenize(command) => command.execute(output),
         Command::Perplexity(command) => command.execute(output),

@@ -11,6 +11,7 @@ pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod knobs;
+pub(crate) mod merge;
 pub(crate) mod perplexity;
 pub(crate) mod rerank;
 pub(crate) mod run;

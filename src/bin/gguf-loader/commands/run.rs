@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::{
     args::{self, BackendArgs, ThreadArgs},
+    context::ContextArgs,
     failure::{Exit, Failure},
     input::Source,
     interrupt::Interrupt,
@@ -63,9 +64,8 @@ pub(crate) struct Run {
     /// Give each token's log-probability, and those of the N likeliest; with --json
     #[arg(long, value_name = "N")]
     logprobs: Option<u32>,
-    /// Tokens of context, prompt included [default: what the model was trained for, at most 4096]
-    #[arg(long, value_name = "N")]
-    ctx: Option<NonZeroU32>,
+    #[command(flatten)]
+    context: ContextArgs,
     /// When the context is full: stop, or shift the older half of it out and go on
     #[arg(long, value_enum, default_value_t = Full::Stop)]
     when_full: Full,
@@ -123,7 +123,7 @@ impl Run {
         let load_seconds = start.elapsed().as_secs_f64();
         output.note(model.selection().explain());
         model.tokenizer()?;
-        let mut context = loading::open_context(&model, self.ctx, threads, &interrupt)?;
+        let mut context = self.context.open(&model, threads, &interrupt)?;
 
         let mut request = match self.chat {
             true => asked(&model, prompt, self.system)?,

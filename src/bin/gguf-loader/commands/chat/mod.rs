@@ -24,6 +24,7 @@ use self::{
 };
 use crate::{
     args::{self, BackendArgs, ThreadArgs},
+    context::ContextArgs,
     failure::{Exit, Failure},
     input::Source,
     interrupt::Interrupt,
@@ -68,9 +69,8 @@ pub(crate) struct Chat {
     /// End a reply before this text; may be given again
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Tokens of context [default: what the model was trained for, at most 4096]
-    #[arg(long, value_name = "N")]
-    ctx: Option<NonZeroU32>,
+    #[command(flatten)]
+    context: ContextArgs,
     #[command(flatten)]
     backend: BackendArgs,
     #[command(flatten)]
@@ -106,7 +106,7 @@ impl Chat {
                 Failure::from(error).with_help("give a template with --template FILE, or continue text with `run`")
             })?,
         };
-        let context = loading::open_context(&model, self.ctx, threads, &interrupt)?;
+        let context = self.context.open(&model, threads, &interrupt)?;
         let mut session = ChatSession::with_template(context, template)?;
         session.messages_mut().extend(begin);
         let is_interactive = std::io::stdin().is_terminal();

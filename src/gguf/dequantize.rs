@@ -5,13 +5,13 @@
 
 use half::{bf16, f16};
 
-use crate::gguf::TensorType;
+use super::TensorType;
 
 /// Reads whole blocks into as many floats as they hold.
-pub(super) type Decoder = fn(&[u8], &mut [f32]);
+pub(crate) type Decoder = fn(&[u8], &mut [f32]);
 
-/// How rows of this type are read; `None` for a type that this backend does not know.
-pub(super) fn decoder(tensor_type: TensorType) -> Option<Decoder> {
+/// How rows of this type are read; `None` for another type.
+pub(crate) fn decoder(tensor_type: TensorType) -> Option<Decoder> {
     Some(match tensor_type {
         TensorType::F32 => f32_row,
         TensorType::F16 => f16_row,

@@ -1,0 +1,105 @@
+//! New models out of old ones: an adapter's changes, or another model's weights, written into a file.
+//!
+//! Both stream: one tensor is in memory at a time. A weight keeps its type where this program writes that type as ggml does (F32,
+//! F16, BF16, Q8_0, Q6_K); in other types of blocks, changed weights become Q8_0, and [`MergeReport`] says how many.
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//!
+//! use gguf_loader::merge::{merge_lora, merge_models};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let go_on = |_| ControlFlow::Continue(());
+//! merge_lora("model.gguf", &[("pirate.gguf", 0.8)], "pirate-model.gguf", go_on)?;
+//! merge_models("one.gguf", "other.gguf", 0.5, "both.gguf", go_on)?;
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+mod error;
+mod output;
+mod weights;
+
+use std::{ops::ControlFlow, path::Path, sync::Arc};
+
+pub use error::MergeError;
+
+use crate::{adapter::LoraFile, gguf::Gguf};
+use output::Output;
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct MergeReport {
+    /// Tensors that were changed.
+    pub changed: usize,
+    /// Those of them that were stored in another type than before: Q8_0.
+    pub as_q8_0: usize,
+    /// Bytes of all tensors.
+    pub bytes: u64,
+}
+
+/// Writes `model` with LoRA adapters' changes in its weights, each with a scale, to `output`, which appears when it is complete.
+///
+/// `progress` gets the fraction done, from 0 to 1; when it breaks, the merge ends with [`MergeError::Cancelled`].
+///
+/// # Errors
+///
+/// [`MergeError`]; then nothing is left of the output.
+pub fn merge_lora<P: AsRef<Path>>(
+    model: impl AsRef<Path>,
+    adapters: &[(P, f32)],
+    output: impl AsRef<Path>,
+    progress: impl FnMut(f32) -> ControlFlow<()>,
+) -> Result<MergeReport, MergeError> {
+    let gguf = Arc::new(Gguf::open(model)?);
+    let mut loras = Vec::new();
+    for (path, scale) in adapters {
+        if !scale.is_finite() {
+            return Err(MergeError::Ratio(*scale));
+        }
+        loras.push((LoraFile::open(path.as_ref(), &gguf)?, *scale));
+    }
+    let loras = Arc::new(loras);
+    let mut merged = Output::new(&gguf);
+    for index in 0..gguf.tensors().len() {
+        let name = &gguf.tensors()[index].name;
+        if loras.iter().any(|(lora, _)| lora.file.tensor(&format!("{name}.lora_a")).is_some()) {
+            let loras = Arc::clone(&loras);
+            merged.change(index, move |tensor, weights| {
+                loras.iter().try_for_each(|(lora, scale)| weights::add_lora(lora, *scale, tensor, weights))
+            })?;
+        } else {
+            merged.copy(index)?;
+        }
+    }
+    merged.write(output.as_ref(), progress)
+}
+
+/// Writes `1 - ratio` times the weights of `one` and `ratio` times those of `other`, of a model of the same shape, to `output`. The
+/// keys, and so the tokenizer, are those of `one`.
+///
+/// # Errors
+///
+/// As [`merge_lora`].
+pub fn merge_models(
+    one: impl AsRef<Path>,
+    other: impl AsRef<Path>,
+    ratio: f32,
+    output: impl AsRef<Path>,
+    progress: impl FnMut(f32) -> ControlFlow<()>,
+) -> Result<MergeReport, MergeError> {
+    if !ratio.is_finite() {
+        return Err(MergeError::Ratio(ratio));
+    }
+    let (one, other) = (Arc::new(Gguf::open(one)?), Arc::new(Gguf::open(other)?));
+    weights::check_alike(&one, &other)?;
+    let mut merged = Output::new(&one);
+    merged.read_too(&other);
+    for index in 0..one.tensors().len() {
+        let other = Arc::clone(&other);
+        merged.change(index, move |tensor, weights| weights::blend(&other, ratio, tensor, weights))?;
+    }
+    merged.write(output.as_ref(), progress)
+}

@@ -155,7 +155,8 @@ impl Context {
         crate::generation::GenerationStream::new(self, request.into())
     }
 
-    /// Everything that the sequences hold.
+    /// Everything that the sequences hold. Adapters and control vectors are not part of it: apply the same before
+    /// [`restore`](Self::restore), which does not know them.
     ///
     /// # Errors
     ///

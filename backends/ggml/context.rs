@@ -2,6 +2,7 @@
 
 use std::{
     ffi::c_void,
+    mem,
     num::NonZeroU32,
     ptr::{self, NonNull},
     slice,
@@ -304,17 +305,21 @@ impl BackendContext for LlamaContext {
         let raw = adapters.iter().map(|(adapter, _)| own(adapter).ok_or(AdapterEngineError::OtherModel));
         let mut raw = raw.collect::<Result<Vec<_>, _>>()?;
         let mut scales: Vec<f32> = adapters.iter().map(|(_, scale)| *scale).collect();
+        // llama.cpp has pointers to adapters that it was given: both lists are held until it is done with one.
+        let before =
+            mem::replace(&mut self.adapters, adapters.iter().map(|(adapter, _)| Arc::clone(adapter)).collect());
         let list = self.model.lock_adapters();
         let (done, errors) = capture_errors(|| {
-            // SAFETY: the context is valid; the adapters are of its model, and held below for as long as it uses them.
+            // SAFETY: the context is valid; the adapters are of its model, and held for as long as it uses them.
             unsafe { ffi::gl_set_adapters(self.as_ptr(), raw.as_mut_ptr(), raw.len(), scales.as_mut_ptr()) }
         });
+        // First: an adapter that is freed takes the lock.
         drop(list);
         self.arrays.outputs.clear();
         if !done {
+            self.adapters.extend(before);
             return Err(AdapterEngineError::Refused { engine: ENGINE, message: message(errors) });
         }
-        self.adapters = adapters.iter().map(|(adapter, _)| Arc::clone(adapter)).collect();
         Ok(())
     }
 

@@ -247,21 +247,33 @@ llama_adapter_lora * gl_adapter_load(llama_model * model, const char * path) {
     return guarded<llama_adapter_lora *>(nullptr, [&] { return llama_adapter_lora_init(model, path); });
 }
 
+// llama.cpp takes adapters over before it reserves memory for the graph with them. Where that fails it would keep pointers
+// that the caller lets go of, so they are taken away again.
 bool gl_set_adapters(llama_context * context, llama_adapter_lora ** adapters, size_t count, float * scales) {
-    return guarded(false, [&] {
+    const bool done = guarded(false, [&] {
         context->set_adapters_lora(adapters, count, scales);
         // At once, under the caller's lock: it counts the nodes of the model's adapters, a list that others may change.
         context->sched_reserve();
         return true;
     });
+    return done || guarded(false, [&] {
+        context->set_adapters_lora(nullptr, 0, nullptr);
+        context->sched_reserve();
+        return false;
+    });
 }
 
 bool gl_set_directions(llama_context * context, const float * rows, size_t count, int32_t width, int32_t first,
                        int32_t last) {
-    return guarded(false, [&] {
-        const bool done = context->set_adapter_cvec(rows, count, width, first, last);
+    const bool done = guarded(false, [&] {
+        const bool taken = context->set_adapter_cvec(rows, count, width, first, last);
         context->sched_reserve();
-        return done;
+        return taken;
+    });
+    return done || guarded(false, [&] {
+        context->set_adapter_cvec(nullptr, 0, 0, 0, 0);
+        context->sched_reserve();
+        return false;
     });
 }
 

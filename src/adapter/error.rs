@@ -7,7 +7,8 @@ use crate::{
     gguf::GgufError,
 };
 
-/// Why an adapter could not be loaded or applied. The context is then what it was.
+/// Why an adapter could not be loaded or applied. The context is then what it was, except after
+/// [`AdapterEngineError::Refused`]: then it is empty, and has no adapters.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdapterError {

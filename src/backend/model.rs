@@ -343,7 +343,7 @@ pub trait BackendContext: fmt::Debug + Send {
     ///
     /// # Errors
     ///
-    /// [`AdapterEngineError`]; those that were applied before then stay.
+    /// [`AdapterEngineError`]; those that were applied before then stay, but after [`AdapterEngineError::Refused`] there are none.
     fn set_adapters(&mut self, adapters: &[(Arc<dyn BackendAdapter>, f32)]) -> Result<(), AdapterEngineError> {
         if adapters.is_empty() { Ok(()) } else { Err(AdapterEngineError::Unsupported) }
     }
@@ -352,7 +352,7 @@ pub trait BackendContext: fmt::Debug + Send {
     ///
     /// # Errors
     ///
-    /// [`AdapterEngineError`]; those that were added before then stay.
+    /// [`AdapterEngineError`]; those that were added before then stay, but after [`AdapterEngineError::Refused`] there are none.
     fn set_directions(&mut self, directions: Option<&Directions>) -> Result<(), AdapterEngineError> {
         if directions.is_none() { Ok(()) } else { Err(AdapterEngineError::Unsupported) }
     }

@@ -7,7 +7,7 @@ use crate::{
     },
     generation::{Completion, GenerateError, GenerateRequest, Generation},
     model::Model,
-    state::{Restored, SequenceState, State, StateError},
+    state::{Applied, Restored, SequenceState, State, StateError},
 };
 
 /// A KV cache and the threads that compute on it. Keeps its model alive; may move between threads.
@@ -17,6 +17,7 @@ pub struct Context {
     model: Model,
     cancel: CancelToken,
     sequences: Vec<Sequence>,
+    applied: Applied,
 }
 
 /// What a sequence holds.
@@ -30,7 +31,7 @@ struct Sequence {
 impl Context {
     pub(crate) fn new(model: Model, inner: Box<dyn BackendContext>, cancel: CancelToken) -> Self {
         let sequences = vec![Sequence::default(); inner.limits().sequences as usize];
-        Self { inner, model, cancel, sequences }
+        Self { inner, model, cancel, sequences, applied: Applied::default() }
     }
 
     /// The model.
@@ -155,8 +156,8 @@ impl Context {
         crate::generation::GenerationStream::new(self, request.into())
     }
 
-    /// Everything that the sequences hold. Adapters and control vectors are not part of it: apply the same before
-    /// [`restore`](Self::restore), which does not know them.
+    /// Everything that the sequences hold. Adapters and control vectors are named in it, and no part of it: apply the same
+    /// before [`restore`](Self::restore).
     ///
     /// # Errors
     ///
@@ -188,14 +189,14 @@ impl Context {
             }
             sequences.push(SequenceState { id, tokens, undecoded, format: format.clone().unwrap_or_default(), cache });
         }
-        Ok(State { model, sequences })
+        Ok(State { model, applied: self.applied.clone(), sequences })
     }
 
     /// Makes the sequences hold what they held when `state` was saved, and nothing else.
     ///
     /// # Errors
     ///
-    /// [`StateError`] when the state belongs to another model, or does not fit; the sequences are then what they were. After
+    /// [`StateError`] when the state belongs to another model or to other adapters, or does not fit; the sequences are then what they were. After
     /// [`StateError::Decode`] some may be empty.
     pub fn restore(&mut self, state: &State) -> Result<Restored, StateError> {
         self.check_state(state)?;
@@ -228,6 +229,9 @@ impl Context {
         let loaded = self.model.fingerprint().map_err(StateError::Model)?;
         if *loaded != state.model {
             return Err(StateError::OtherModel { saved: state.model.clone(), loaded: loaded.clone() });
+        }
+        if self.applied != state.applied {
+            return Err(StateError::OtherAdapters { saved: state.applied.clone(), loaded: self.applied.clone() });
         }
         let limit = self.limits().context;
         match state.sequences.iter().map(|sequence| sequence.tokens.len()).find(|&tokens| tokens > limit as usize) {
@@ -263,6 +267,11 @@ impl Context {
         }
         self.sequences[to as usize].undecoded = state.undecoded;
         Ok(())
+    }
+
+    /// What changes the model in this context.
+    pub(crate) fn applied_mut(&mut self) -> &mut Applied {
+        &mut self.applied
     }
 
     pub(crate) fn backend_mut(&mut self) -> &mut dyn BackendContext {

@@ -13,12 +13,11 @@ use crate::{
         LoadRequest, Mapping, ModelProfile, ModelShape, Pooling,
     },
     context::Context,
-    gguf::{Gguf, GgufError},
+    gguf::{Fingerprint, Gguf, GgufError},
     hardware::Hardware,
     import::{self, Cache, CacheError, ImportError, ImportOptions, Imported},
     knobs::{KnobError, Knobs},
     select::{ChooseError, ChooseOptions, Selection, choose},
-    state::Fingerprint,
     tokenizer::{Tokenizer, TokenizerError},
 };
 
@@ -202,7 +201,7 @@ impl Model {
         if let Some(fingerprint) = self.inner.fingerprint.get() {
             return Ok(fingerprint);
         }
-        let fingerprint = Fingerprint::of_file(self.engine_path())?;
+        let fingerprint = Fingerprint::of(&Gguf::open(self.engine_path())?)?;
         Ok(self.inner.fingerprint.get_or_init(|| fingerprint))
     }
 

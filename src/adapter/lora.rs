@@ -5,14 +5,16 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use super::{AdapterError, open, text};
 use crate::{
     backend::BackendAdapter,
-    gguf::{Gguf, TensorInfo, TensorType, Value},
+    gguf::{Fingerprint, Gguf, TensorInfo, TensorType, Value},
     model::Model,
+    state::AppliedAdapter,
 };
 
 /// A LoRA adapter, loaded for one model. Cheap to clone; keeps the model alive.
 #[derive(Debug, Clone)]
 pub struct LoraAdapter {
     loaded: Arc<dyn BackendAdapter>,
+    weights: Fingerprint,
     matrices: usize,
     alpha: Option<f32>,
 }
@@ -26,8 +28,9 @@ impl LoraAdapter {
     pub fn load(model: &Model, path: impl AsRef<Path>) -> Result<Self, AdapterError> {
         let path = path.as_ref();
         let lora = LoraFile::open(path, &Gguf::open(model.engine_path())?)?;
+        let weights = Fingerprint::of(&lora.file)?;
         let loaded = model.load_adapter(path)?;
-        Ok(Self { loaded, matrices: lora.matrices, alpha: lora.alpha })
+        Ok(Self { loaded, weights, matrices: lora.matrices, alpha: lora.alpha })
     }
 
     /// How many of the model's matrices it changes.
@@ -38,6 +41,10 @@ impl LoraAdapter {
     /// What its products are multiplied with, before they are divided by the rank.
     pub fn alpha(&self) -> Option<f32> {
         self.alpha
+    }
+
+    pub(super) fn at_scale(&self, scale: f32) -> AppliedAdapter {
+        AppliedAdapter { weights: self.weights.clone(), alpha: self.alpha, scale }
     }
 
     pub(super) fn loaded(&self) -> Arc<dyn BackendAdapter> {

@@ -29,9 +29,9 @@ pub(crate) use lora::LoraFile;
 use std::{ops::RangeInclusive, path::Path};
 
 use crate::{
-    backend::{Directions, SequenceEdit},
+    backend::{AdapterEngineError, Directions, SequenceEdit},
     context::Context,
-    gguf::{Gguf, Value},
+    gguf::{Fingerprint, Gguf, Value},
 };
 
 impl Context {
@@ -47,8 +47,13 @@ impl Context {
             return Err(AdapterError::Scale(scale));
         }
         let loaded: Vec<_> = adapters.iter().map(|(adapter, scale)| (adapter.loaded(), *scale)).collect();
-        self.backend_mut().set_adapters(&loaded)?;
-        Ok(self.edit(SequenceEdit::Clear)?)
+        let done = self.backend_mut().set_adapters(&loaded);
+        match done {
+            Ok(()) => self.applied_mut().set_adapters(adapters.iter().map(|(adapter, scale)| adapter.at_scale(*scale))),
+            Err(AdapterEngineError::Refused { .. }) => self.applied_mut().set_adapters([]),
+            Err(_) => {}
+        }
+        self.forget_after(done)
     }
 
     /// Adds control vectors, each with a scale, to the hidden state after these blocks (default: all that there are); none takes
@@ -78,9 +83,29 @@ impl Context {
             vector.add_to(&mut rows, shape.n_embd, *scale)?;
         }
         let directions = Directions { rows, first: *blocks.start(), last: *blocks.end() };
-        self.backend_mut().set_directions((!vectors.is_empty()).then_some(&directions))?;
-        Ok(self.edit(SequenceEdit::Clear)?)
+        let directions = (!vectors.is_empty()).then_some(directions);
+        let done = self.backend_mut().set_directions(directions.as_ref());
+        match done {
+            Ok(()) => self.applied_mut().set_directions(directions.as_ref().map(fingerprint)),
+            Err(AdapterEngineError::Refused { .. }) => self.applied_mut().set_directions(None),
+            Err(_) => {}
+        }
+        self.forget_after(done)
     }
+
+    /// Empties the sequences, whose contents were computed with what was applied before a change.
+    fn forget_after(&mut self, change: Result<(), AdapterEngineError>) -> Result<(), AdapterError> {
+        if matches!(change, Ok(()) | Err(AdapterEngineError::Refused { .. })) {
+            self.edit(SequenceEdit::Clear)?;
+        }
+        Ok(change?)
+    }
+}
+
+fn fingerprint(directions: &Directions) -> Fingerprint {
+    let blocks = [directions.first, directions.last].into_iter().flat_map(u32::to_le_bytes);
+    let rows = directions.rows.iter().flat_map(|number| number.to_le_bytes());
+    Fingerprint::of_bytes(&blocks.chain(rows).collect::<Vec<_>>())
 }
 
 /// A text among the keys; `None` when there is none, or it is no text.

@@ -34,6 +34,7 @@ pub(crate) mod dequantize;
 mod encode;
 mod error;
 mod file;
+mod fingerprint;
 pub(crate) mod fork;
 mod header;
 mod layout;
@@ -54,6 +55,7 @@ mod writer;
 
 pub use error::{GgufError, KeyProblem, SplitProblem, TensorProblem};
 pub use file::{Gguf, Part};
+pub use fingerprint::Fingerprint;
 pub use metadata::Metadata;
 pub use profile::MemoryEstimate;
 pub use quantization::{GroupStorage, LayerStorage, Quantization, TensorGroup, TypeStorage};

@@ -2,10 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use super::Fingerprint;
+use super::Applied;
 use crate::{
     backend::{DecodeError, SequenceId},
-    gguf::GgufError,
+    gguf::{Fingerprint, GgufError},
 };
 
 /// Why a state could not be saved or restored.
@@ -42,6 +42,14 @@ pub enum StateError {
         saved: Fingerprint,
         /// The model of the context.
         loaded: Fingerprint,
+    },
+    /// It was computed with other adapters or control vectors, or other scales: apply the same before.
+    #[error("the state was computed with {saved}, and the context has {loaded}")]
+    OtherAdapters {
+        /// What the saved context had.
+        saved: Applied,
+        /// What this one has.
+        loaded: Applied,
     },
     /// The context has no such sequence: open one with more sequences.
     #[error("the context has {limit} sequences, and no number {sequence}")]

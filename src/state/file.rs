@@ -8,8 +8,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fingerprint, SequenceState, State, StateError};
-use crate::backend::{SequenceId, Token};
+use super::{Applied, SequenceState, State, StateError};
+use crate::{
+    backend::{SequenceId, Token},
+    gguf::Fingerprint,
+};
 
 const MAGIC: &[u8; 8] = b"GGUFSTAT";
 const VERSION: u32 = 1;
@@ -18,6 +21,7 @@ const DIGEST: usize = 32;
 #[derive(Serialize, Deserialize)]
 struct Header {
     model: Fingerprint,
+    applied: Applied,
     sequences: Vec<Entry>,
 }
 
@@ -38,7 +42,11 @@ pub(super) fn write(state: &State) -> Vec<u8> {
         format: sequence.format.clone(),
         cache_bytes: sequence.cache.len() as u64,
     };
-    let header = Header { model: state.model.clone(), sequences: state.sequences.iter().map(entry).collect() };
+    let header = Header {
+        model: state.model.clone(),
+        applied: state.applied.clone(),
+        sequences: state.sequences.iter().map(entry).collect(),
+    };
     let header = serde_json::to_vec(&header).expect("texts and numbers are JSON");
     let mut bytes = MAGIC.to_vec();
     bytes.extend(VERSION.to_le_bytes());
@@ -82,7 +90,7 @@ fn parse(mut rest: &[u8]) -> Option<State> {
         let tokens = tokens.iter().map(|token| Token::from_le_bytes(*token)).collect();
         sequences.push(SequenceState { id, tokens, undecoded, format, cache: take(cache_bytes)?.to_vec() });
     }
-    rest.is_empty().then_some(State { model: header.model, sequences })
+    rest.is_empty().then_some(State { model: header.model, applied: header.applied, sequences })
 }
 
 #[cfg(test)]
@@ -99,6 +107,7 @@ mod tests {
         };
         State {
             model: Fingerprint::of_text("m"),
+            applied: Applied::default(),
             sequences: vec![sequence(0, &[1, 2, 3], b"abc"), sequence(4, &[], b"")],
         }
     }
@@ -125,7 +134,7 @@ mod tests {
 
     #[test]
     fn lengths_that_lie_are_noticed_though_the_digest_fits() {
-        let header = br#"{"model": "m", "sequences": [{"id": 0, "tokens": 4611686018427387905, "undecoded": null, "format": "", "cache_bytes": 0}]}"#;
+        let header = br#"{"model": "m", "applied": {"adapters": [], "directions": null}, "sequences": [{"id": 0, "tokens": 4611686018427387905, "undecoded": null, "format": "", "cache_bytes": 0}]}"#;
         let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &(header.len() as u64).to_le_bytes(), header].concat();
         bytes.extend(*blake3::hash(&bytes).as_bytes());
         assert!(matches!(read(&bytes), Err(StateError::Damaged)));

@@ -1,7 +1,7 @@
 //! What a context holds, as bytes or a file, and back.
 //!
-//! A [`State`] has the tokens of one sequence or of all, and what the engine has computed of them. It belongs to a model, which
-//! its fingerprint names, and to no machine: a tier, a number of threads and a backend other than those that made it continue it
+//! A [`State`] has the tokens of one sequence or of all, and what the engine has computed of them. It belongs to a model and
+//! its adapters, which fingerprints name, and to no machine: a tier, a number of threads and a backend other than those that made it continue it
 //! too. Where the engine is another one, or its cache has other types, the tokens are computed again; [`Restored`] says so.
 //!
 //! ```no_run
@@ -21,21 +21,26 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod applied;
 mod error;
 mod file;
-mod fingerprint;
 
 use std::path::Path;
 
+pub use applied::Applied;
+pub(crate) use applied::AppliedAdapter;
 pub use error::StateError;
-pub use fingerprint::Fingerprint;
 
-use crate::backend::{SequenceId, Token};
+use crate::{
+    backend::{SequenceId, Token},
+    gguf::Fingerprint,
+};
 
 /// What sequences of a context hold. Made by [`Context::save`](crate::Context::save).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct State {
     pub(crate) model: Fingerprint,
+    pub(crate) applied: Applied,
     pub(crate) sequences: Vec<SequenceState>,
 }
 
@@ -54,6 +59,11 @@ impl State {
     /// The model that it belongs to.
     pub fn model(&self) -> &Fingerprint {
         &self.model
+    }
+
+    /// The adapters and control vectors that it was computed with.
+    pub fn applied(&self) -> &Applied {
+        &self.applied
     }
 
     /// The sequences, each with its tokens.

@@ -7,7 +7,7 @@ use gguf_loader::{
 
 use super::{Folder, bytes, context, distance, load, logits, noise};
 
-fn write(folder: &Folder, name: &str, directions: &[(&str, &[f32])]) -> PathBuf {
+pub(crate) fn write(folder: &Folder, name: &str, directions: &[(&str, &[f32])]) -> PathBuf {
     let mut writer = Writer::new();
     writer.set("general.architecture", "controlvector");
     for (name, numbers) in directions {

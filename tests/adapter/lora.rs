@@ -1,9 +1,11 @@
 use std::path::{Path, PathBuf};
 
 use gguf_loader::{
-    adapter::{AdapterError, LoraAdapter},
+    Context,
+    adapter::{AdapterError, ControlVector, LoraAdapter},
     backend::AdapterEngineError,
     gguf::{Gguf, TensorType, Value, Writer, synth::SyntheticModel},
+    state::{State, StateError},
 };
 
 use super::{Folder, bytes, context, distance, load, logits, noise, on_reference};
@@ -102,6 +104,43 @@ fn applied_it_equals_merged_weights() {
     drop((one, two));
     context.edit(gguf_loader::backend::SequenceEdit::Clear).unwrap();
     assert!(distance(&logits(&mut context), &with) < 1e-6);
+}
+
+#[test]
+fn a_state_belongs_to_the_adapters_that_it_was_computed_with() {
+    let folder = Folder::new();
+    let Some(model) = load(&folder.base()) else { return };
+    let (one, two) = (write_adapter(&folder, "1.gguf", 1, |_| {}), write_adapter(&folder, "2.gguf", 2, |_| {}));
+    let direction =
+        ControlVector::load(super::control::write(&folder, "v.gguf", &[("direction.1", &[0.5; 64])])).unwrap();
+    let (one, two) = (LoraAdapter::load(&model, one).unwrap(), LoraAdapter::load(&model, two).unwrap());
+    let mut saving = context(&model);
+    saving.set_adapters(&[(&one, 0.5), (&two, 0.8)]).unwrap();
+    logits(&mut saving);
+    let state = State::from_bytes(&saving.save().unwrap().to_bytes()).unwrap();
+
+    let mut later = context(&model);
+    let other_adapters = |later: &mut Context, state: &State| {
+        let error = later.restore(state).unwrap_err();
+        assert!(matches!(error, StateError::OtherAdapters { .. }), "{error}");
+        error.to_string()
+    };
+    let text = other_adapters(&mut later, &state);
+    assert!(text.contains("at 0.5, adapter") && text.ends_with("and the context has no adapters"), "{text}");
+    later.set_adapters(&[(&one, 0.5), (&two, 0.7)]).unwrap();
+    other_adapters(&mut later, &state);
+    later.set_adapters(&[(&two, 0.8), (&one, 0.5)]).unwrap();
+    assert_eq!(later.restore(&state).unwrap().kept_tokens, 6);
+    later.set_control_vectors(&[(&direction, 1.0)], None).unwrap();
+    other_adapters(&mut later, &state);
+
+    // Adapters that no engine takes leave those that were there.
+    assert!(later.set_control_vectors(&[], None).is_ok());
+    let twin = LoraAdapter::load(&load(&folder.base()).unwrap(), folder.path("1.gguf")).unwrap();
+    later.set_adapters(&[(&twin, 1.0)]).unwrap_err();
+    assert_eq!(later.restore(&state).unwrap().kept_tokens, 6);
+    later.set_adapters(&[]).unwrap();
+    other_adapters(&mut later, &state);
 }
 
 #[test]

@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and says why it does nothing")]
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
+
+use gguf_loader::gguf::{Gguf, TensorType, Writer};
 
 /// The program that cargo has built of an example, beside the tests.
 fn example(name: &str) -> Command {
@@ -56,6 +58,44 @@ fn state() {
     assert!(first.contains(" tokens in ") && again.contains(" tokens from "), "{first}{again}");
     assert_eq!(turns(&first), turns(&again));
     assert_ne!(turns(&first)[0], turns(&first)[1]);
+}
+
+/// An adapter for the model's last block: random numbers, large enough to change what it says.
+fn write_adapter(model: &Path, path: &Path) {
+    const RANK: u64 = 4;
+    let mut seed = 1_u32;
+    let mut noise = |count: u64| -> Vec<u8> {
+        let numbers = (0..count).map(|_| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 8) as f32 / (1 << 24) as f32 - 0.5
+        });
+        numbers.flat_map(|number| number.to_le_bytes()).collect()
+    };
+    let mut writer = Writer::new();
+    writer.set("general.type", "adapter").set("general.architecture", "llama").set("adapter.type", "lora");
+    let model = Gguf::open(model).unwrap();
+    let name = "blk.29.ffn_down.weight";
+    let shape = &model.tensor(name).unwrap().shape;
+    for (half, shape) in [("a", [shape[0], RANK]), ("b", [RANK, shape[1]])] {
+        let numbers = noise(shape[0] * shape[1]);
+        writer.add_tensor(format!("{name}.lora_{half}"), &shape, TensorType::F32, numbers).unwrap();
+    }
+    writer.write_file(path).unwrap();
+}
+
+#[test]
+fn adapters() {
+    let Some(model) = model() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = folder.path().join("adapter.gguf");
+    write_adapter(&model, &adapter);
+    let Some(text) = printed("adapters", &[adapter.to_str().unwrap(), "The capital of France is"]) else { return };
+    let texts: Vec<_> = text.lines().map(|line| line.split_once(": ").unwrap().1).collect();
+    let [without, _, applied, merged] = texts[..] else { panic!("{text}") };
+    assert!(without.contains("Paris"), "{text}");
+    assert_ne!(without, applied, "{text}");
+    // The merged matrix is in Q8_0 where the model had Q4_1 and the adapter F32 beside it: not equal to the bit.
+    assert_ne!(without, merged, "{text}");
 }
 
 #[test]

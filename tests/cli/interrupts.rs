@@ -94,6 +94,28 @@ fn interrupt_while_generating_keeps_what_was_printed() {
     assert!(text.starts_with(&printed) && printed.len() < text.len(), "{printed}");
 }
 
+#[test]
+fn interrupt_while_merging_leaves_nothing() {
+    let folder = Folder::new();
+    let mut large = tiny();
+    (large.shape.n_embd, large.shape.n_ff, large.shape.n_layer) = (2048, 8192, 4);
+    let model = folder.write(&large);
+    let output = folder.path().join("out.gguf");
+    let child = spawn(&["merge", model.to_str().unwrap(), output.to_str().unwrap()], &model);
+    let files = || std::fs::read_dir(folder.path()).unwrap().count();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // The file beside the output: Ctrl-C is taken over, and bytes are on their way.
+    while files() < 2 {
+        assert!(Instant::now() < deadline, "the merge does not begin");
+        thread::sleep(Duration::from_millis(1));
+    }
+    interrupt(&child);
+    let output = wait(child);
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "error: interrupted\n");
+    assert_eq!(files(), 1);
+}
+
 /// Linux tells which signals a process catches, and how large a pipe is: the tests know when the signal arrives.
 #[cfg(target_os = "linux")]
 mod held {

@@ -9,6 +9,7 @@ mod bad_files;
 mod bad_input;
 mod chat;
 mod interrupts;
+mod merge;
 mod models;
 mod results;
 mod text;

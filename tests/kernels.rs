@@ -173,16 +173,38 @@ fn the_largest_sums_do_not_wrap() {
                 continue;
             }
             for sign in [1, -1] {
-                let weights = Weights::of_code(tensor_type, 66, COLUMNS, code);
-                let inputs = |tokens| Rows::new(COLUMNS, tokens, 0, |_| sign * 127);
-                check(&weights, &inputs(1), 2);
-                check(&weights, &inputs(3), 2);
+                // One token, several, a pair, a whole tile of each kernel, and several tiles with a rest.
+                for (tokens, columns) in [(1, COLUMNS), (3, COLUMNS), (2, 4096), (4, 4096), (5, 4096), (11, 4096)] {
+                    let weights = Weights::of_code(tensor_type, 66, columns, code);
+                    check(&weights, &Rows::new(columns, tokens, 0, |_| sign * 127), 2);
+                }
             }
         }
     }
 }
 
-/// Q6_K sums blocks in floats: a few roundings of the sum, and nothing else, may be off.
+/// Multiplies with every kernel: a few roundings of the sum of blocks, which is in floats, and nothing else, may be off.
+fn check_six_bit(weights: &SixBit, inputs: &Rows, threads: u32) {
+    let (rows, columns) = (weights.rows(), weights.columns);
+    let matrix = Matrix { tensor_type: TensorType::Q6_K, rows, columns, data: &weights.stored() };
+    let threads = NonZeroU32::new(threads).expect("not zero");
+    let of_rows = Inputs { values: &inputs.values, offset: inputs.offset, stride: inputs.stride, count: inputs.count };
+    for backend in kernels() {
+        let device = backend.devices(&Hardware::detect()).expect("usable").remove(0);
+        let mut product = backend.product(&device, matrix, threads).expect("computes products").expect("fits");
+        let mut products = vec![f32::NAN; rows * inputs.count];
+        product.multiply(of_rows, &mut products).expect("a product");
+        for token in 0..inputs.count {
+            let exact = weights.times(inputs.row(token, columns));
+            for (row, (exact, magnitude)) in exact.into_iter().enumerate() {
+                let got = f64::from(products[token * rows + row]);
+                let off = (got - exact).abs();
+                assert!(off <= 1e-6 * magnitude, "{}: row {row} of token {token} is {got}, not {exact}", backend.id());
+            }
+        }
+    }
+}
+
 #[test]
 fn six_bit_weights_are_exact_but_for_the_sums_of_blocks() {
     let mut random = Random::new(5);
@@ -190,31 +212,23 @@ fn six_bit_weights_are_exact_but_for_the_sums_of_blocks() {
         let weights = SixBit::random(rows, columns, &mut random);
         let mut inputs = Rows::random(columns, tokens, 1, &mut random);
         // Each block of 256 has a scale of its own: 127 in each keeps the integers.
-        let starts: Vec<usize> = (0..tokens)
-            .flat_map(|row| (0..columns / 256).map(move |b| (row, b)))
-            .map(|(row, b)| inputs.offset + row * inputs.stride + b * 256 + 3)
-            .collect();
-        starts.into_iter().for_each(|at| inputs.values[at] = 127.0);
-        for backend in kernels() {
-            let device = backend.devices(&Hardware::detect()).expect("usable").remove(0);
-            let matrix = Matrix { tensor_type: TensorType::Q6_K, rows, columns, data: &weights.stored() };
-            let threads = NonZeroU32::new(threads).expect("not zero");
-            let mut product = backend.product(&device, matrix, threads).expect("computes products").expect("fits");
-            let mut products = vec![f32::NAN; rows * tokens];
-            let of_rows =
-                Inputs { values: &inputs.values, offset: inputs.offset, stride: inputs.stride, count: tokens };
-            product.multiply(of_rows, &mut products).expect("a product");
-            for token in 0..tokens {
-                let exact = weights.times(inputs.row(token, columns));
-                for (row, (exact, magnitude)) in exact.into_iter().enumerate() {
-                    let got = f64::from(products[token * rows + row]);
-                    let off = (got - exact).abs();
-                    assert!(
-                        off <= 1e-6 * magnitude,
-                        "{}: row {row} of token {token} is {got}, not {exact}",
-                        backend.id()
-                    );
-                }
+        for row in 0..tokens {
+            for block in 0..columns / 256 {
+                inputs.values[inputs.offset + row * inputs.stride + block * 256 + 3] = 127.0;
+            }
+        }
+        check_six_bit(&weights, &inputs, threads);
+    }
+}
+
+/// The largest products that two bytes can have, in every lane and of either sign.
+#[test]
+fn the_largest_six_bit_sums_do_not_wrap() {
+    for (code, scale) in [(0, -128), (63, -128), (63, 127)] {
+        let weights = SixBit::of_code(66, 2560, code, scale);
+        for sign in [1, -1] {
+            for tokens in [1, 2, 5, 11] {
+                check_six_bit(&weights, &Rows::new(2560, tokens, 0, |_| sign * 127), 2);
             }
         }
     }

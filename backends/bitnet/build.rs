@@ -15,7 +15,7 @@ pub(crate) fn is_on() -> bool {
 
 /// The files to compile with a tier.
 pub(crate) fn sources() -> Vec<PathBuf> {
-    if is_on() { vec![PathBuf::from(KERNELS).join("buffer.cpp")] } else { Vec::new() }
+    if is_on() { ["buffer.cpp", "peak.cpp"].map(|file| PathBuf::from(KERNELS).join(file)).to_vec() } else { Vec::new() }
 }
 
 /// The text of all kernels: a tier is compiled again when it changes.

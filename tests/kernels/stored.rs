@@ -105,7 +105,7 @@ impl Weights {
 
 /// A matrix in Q6_K: weights of `d * scale * (code - 32)`, with a scale for each 16 and d for each 256.
 pub(crate) struct SixBit {
-    columns: usize,
+    pub(crate) columns: usize,
     codes: Vec<u8>,
     scales: Vec<i8>,
     d: Vec<f32>,
@@ -120,6 +120,17 @@ impl SixBit {
             scales: (0..weights / 16).map(|_| (random.below(256) as i32 - 128) as i8).collect(),
             d: (0..weights / 256).map(|_| [0.25, 0.5, 1.0][random.below(3) as usize]).collect(),
         }
+    }
+
+    /// The same code and scale everywhere.
+    pub(crate) fn of_code(rows: usize, columns: usize, code: u8, scale: i8) -> Self {
+        let weights = rows * columns;
+        let (codes, scales) = (vec![code; weights], vec![scale; weights / 16]);
+        Self { columns, codes, scales, d: vec![1.0; weights / 256] }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.codes.len() / self.columns
     }
 
     /// The products with `input`, and the sums of the magnitudes that go into each.

@@ -54,6 +54,12 @@
 #define GL_DENSE
 #endif
 
+// Whether products with many tokens take the codes of a panel apart first (product.h): where a multiply-add is two instructions
+// or more, those for shifting and masking count.
+#if !defined(__AVX512F__) && !defined(__AVXVNNI__) && (defined(__SSSE3__) || defined(__AVX__))
+#define GL_UNPACK
+#endif
+
 namespace ternary {
 
 #if defined(GL_DENSE)

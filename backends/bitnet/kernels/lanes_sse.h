@@ -10,7 +10,6 @@ struct Lanes {
     static constexpr int COUNT = 4;
     static constexpr int GROUPS = 2;
     static constexpr int TILE = 4;
-    static constexpr size_t CACHE = 128 * 1024;
 
     using Bytes = __m128i;
     using Ints = __m128i;
@@ -18,6 +17,9 @@ struct Lanes {
 
     static GL_INLINE Bytes load(const uint8_t * bytes) {
         return _mm_loadu_si128(reinterpret_cast<const __m128i *>(bytes));
+    }
+    static GL_INLINE void store(uint8_t * bytes, Bytes stored) {
+        _mm_storeu_si128(reinterpret_cast<__m128i *>(bytes), stored);
     }
     static GL_INLINE Bytes broadcast(const int8_t * bytes) { return _mm_set1_epi32(load_dword(bytes)); }
     static GL_INLINE Bytes broadcast(uint8_t byte) { return _mm_set1_epi8(static_cast<char>(byte)); }
@@ -29,6 +31,7 @@ struct Lanes {
 #if defined(__SSSE3__) || defined(__AVX__)
     static constexpr int limit(int weight) { return INT16_MAX / (weight * 127 * 2); }
     static constexpr bool WIDE = false;
+    static constexpr size_t CACHE = 512 * 1024;
     using Partial = __m128i;
     static GL_INLINE Partial zero() { return _mm_setzero_si128(); }
     static GL_INLINE Partial multiply_add(Partial sum, Bytes weights, Bytes activations) {
@@ -40,6 +43,7 @@ struct Lanes {
 #else
     static constexpr int limit(int weight) { return INT32_MAX / (weight * 127 * 4); }
     static constexpr bool WIDE = false;
+    static constexpr size_t CACHE = 128 * 1024;
     // Two sums for each row: rows 0 and 1, rows 2 and 3.
     struct Partial {
         __m128i low, high;

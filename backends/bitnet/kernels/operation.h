@@ -4,7 +4,7 @@
 // would quantise them again and wait for all threads twice. A node of kind GGML_OP_CUSTOM whose first source lies in the
 // ternary buffer, with an `Operation` as its user data, is computed by buffer.cpp instead:
 //
-//   sources: the weights, one to three; x; then, where the operation has them, the norm's weights, the residual, and a scale
+//   sources: the weights, one to three, all of one ternary type; x; then, where the operation has them, the norm's weights, the residual, and a scale
 //   for each of the weights (F32, one element).
 //
 //   y = residual + concatenation of scale[i] * (weights[i] @ quantised(norm(x)))                     without `gate`

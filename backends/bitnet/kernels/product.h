@@ -61,6 +61,78 @@ GL_INLINE void sum_products(const uint8_t * codes, const int8_t * activations, i
     }
 }
 
+#if defined(GL_UNPACK)
+
+// Columns of a panel whose codes are taken apart at a time: a byte each, they stay in the first-level cache.
+constexpr int64_t STRETCH_COLUMNS = 512;
+
+// Takes codes of a panel apart, [step][plane][group], for products with many tokens: shifting and masking them anew for each
+// tile is a fifth of a product's instructions.
+inline void unpack_codes(const uint8_t * packed, int64_t steps, uint8_t * codes) {
+    constexpr int G = Lanes::GROUPS;
+    const Lanes::Bytes mask = Lanes::broadcast(uint8_t{3});
+    for (; steps > 0; --steps, packed += ROWS * 4) {
+        const auto plane = [&](auto shift) GL_INLINE_LAMBDA {
+            GL_UNROLL
+            for (int g = 0; g < G; ++g, codes += Lanes::COUNT * 4) {
+                const Lanes::Bytes four = Lanes::load(packed + g * Lanes::COUNT * 4);
+                Lanes::store(codes, Lanes::masked(Lanes::template right<decltype(shift)::value>(four), mask));
+            }
+        };
+        plane(std::integral_constant<int, 0>());
+        plane(std::integral_constant<int, 2>());
+        plane(std::integral_constant<int, 4>());
+        plane(std::integral_constant<int, 6>());
+    }
+}
+
+// Adds to the sums of T tokens, group * T + token, what codes that were taken apart give.
+template <int T>
+void add_products(const uint8_t * codes, const int8_t * activations, int tile, int64_t steps, Lanes::Ints * sums) {
+    constexpr int G = Lanes::GROUPS;
+    constexpr int64_t MOST_PLANES = Lanes::limit(LARGEST_CODE);
+    for (int64_t planes = 4 * steps; planes > 0;) {
+        const int64_t now = std::min(planes, MOST_PLANES);
+        planes -= now;
+        Lanes::Partial partial[G * T];
+        GL_UNROLL
+        for (int i = 0; i < G * T; ++i) {
+            partial[i] = Lanes::zero();
+        }
+        for (int64_t plane = 0; plane < now; ++plane, codes += ROWS * 4, activations += tile * 4) {
+            Lanes::Bytes weights[G];
+            GL_UNROLL
+            for (int g = 0; g < G; ++g) {
+                weights[g] = Lanes::load(codes + g * Lanes::COUNT * 4);
+            }
+            GL_UNROLL
+            for (int t = 0; t < T; ++t) {
+                const Lanes::Bytes four = Lanes::broadcast(activations + t * 4);
+                GL_UNROLL
+                for (int g = 0; g < G; ++g) {
+                    partial[g * T + t] = Lanes::multiply_add(partial[g * T + t], weights[g], four);
+                }
+            }
+        }
+        GL_UNROLL
+        for (int i = 0; i < G * T; ++i) {
+            sums[i] = Lanes::add(sums[i], Lanes::sum(partial[i]));
+        }
+    }
+}
+
+using AddProducts = void (*)(const uint8_t *, const int8_t *, int, int64_t, Lanes::Ints *);
+
+// The function for `tokens` of a tile, 1 to TILE.
+template <int T = Lanes::TILE> AddProducts add_products_of(int tokens) {
+    if constexpr (T > 1) {
+        return tokens == T ? add_products<T> : add_products_of<T - 1>(tokens);
+    }
+    return add_products<1>;
+}
+
+#endif
+
 // The same for a single token, which is a matter of reading the weights: each plane of two bits has sums of its own, so that
 // the multiply-adds need not wait for each other. Where weights may have 8 bits the planes are not shifted down; their sums,
 // multiples of 4, 16 and 64, are divided once at the end.
@@ -138,17 +210,16 @@ GL_INLINE void sum_products_of_tile(const uint8_t * codes, const int8_t * activa
     }
 }
 
-// Turns sums into products, where there is one scale a row.
-template <int T>
-GL_INLINE void store_scaled(const Matrix & matrix, int64_t panel, const Activations & activations, int64_t token,
+// Turns sums of some tokens of a tile into products, where there is one scale a row.
+GL_INLINE void store_scaled(const Matrix & matrix, int64_t panel, const Activations & activations, int64_t token, int tokens,
                             const Lanes::Ints * sums, float * products) {
     constexpr int G = Lanes::GROUPS;
     const float * scales = matrix.row_scales + panel * ROWS;
-    for (int t = 0; t < T; ++t) {
+    for (int t = 0; t < tokens; ++t) {
         const Lanes::Ints offset = Lanes::ints(activations.sums[token + t]);
         const Lanes::Floats scale = Lanes::floats(activations.scales[token + t]);
         for (int g = 0; g < G; ++g) {
-            const Lanes::Floats exact = Lanes::convert(Lanes::subtract(sums[g * T + t], offset));
+            const Lanes::Floats exact = Lanes::convert(Lanes::subtract(sums[g * tokens + t], offset));
             const Lanes::Floats row = Lanes::load(scales + g * Lanes::COUNT);
             Lanes::store(products + t * ROWS + g * Lanes::COUNT, Lanes::multiply(exact, Lanes::multiply(scale, row)));
         }
@@ -164,7 +235,7 @@ void multiply_tile(const Matrix & matrix, int64_t panel, const uint8_t * codes, 
     Lanes::Ints sums[G * T];
     if (matrix.row_scales) {
         sum_products_of_tile<T>(codes, bytes, activations.tile, matrix.columns / STEP, sums);
-        store_scaled<T>(matrix, panel, activations, token, sums, products);
+        store_scaled(matrix, panel, activations, token, T, sums, products);
         return;
     }
     const int64_t blocks = matrix.columns / matrix.block;

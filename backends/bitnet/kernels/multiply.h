@@ -1,0 +1,293 @@
+// Products with ternary weights: how their work is cut, and shared among threads.
+#pragma once
+
+#include "ggml-cpu-impl.h"
+#include "traits.h"
+
+#include "node.h"
+#include "product.h"
+
+#include <algorithm>
+
+namespace ternary {
+
+// What a thread needs of memory for its units, beside the activations.
+struct Scratch {
+    // Codes of a panel in another form than the matrix has, and as many for a second panel.
+    size_t codes = 0;
+    // Sums of all tokens of a unit.
+    size_t sums = 0;
+
+    Scratch(int64_t tokens, int64_t columns) {
+        if (tokens > 1) {
+#if defined(GL_DENSE)
+            codes = aligned(packed_size(ROWS, columns));
+#elif defined(GL_UNPACK)
+            const int64_t tile = tile_of(tokens), tiles = tokens_of_unit(tokens, columns) / tile;
+            codes = aligned(static_cast<size_t>(ROWS * std::min(STRETCH_COLUMNS, columns)));
+            sums = aligned(static_cast<size_t>(tiles * tile * ROWS) * sizeof(int32_t));
+#else
+            (void) columns;
+#endif
+        }
+    }
+
+    size_t size() const { return 2 * (codes + sums); }
+
+    // Tokens that a panel is multiplied with before the next one: as many as the cache has room for, in whole tiles.
+    static int64_t tokens_of_unit(int64_t tokens, int64_t columns) {
+        const int64_t tile = tile_of(tokens), tiles = (tokens + tile - 1) / tile;
+        const int64_t fitting = static_cast<int64_t>(Lanes::CACHE) / columns / tile;
+        return std::max<int64_t>(1, std::min(fitting, tiles)) * tile;
+    }
+};
+
+// The work memory of one node.
+struct Workspace {
+    size_t bytes, scales, sums, block_sums, total;
+
+    Workspace(int64_t tokens, int64_t columns, int64_t block) {
+        const size_t n = static_cast<size_t>(tokens);
+        bytes = 0;
+        scales = bytes + aligned((n + Lanes::TILE) * static_cast<size_t>(columns));
+        sums = scales + aligned(n * sizeof(float));
+        block_sums = sums + aligned(n * sizeof(int32_t));
+        total = block_sums + (block ? aligned(n * static_cast<size_t>(columns / block) * sizeof(int32_t)) : 0);
+    }
+};
+
+// How many tokens a thread quantises before another one's turn: those of a tile, which share cache lines, or one where there are
+// not enough tiles for all threads.
+inline int64_t quantized_together(int64_t tokens, int64_t threads) {
+    const int64_t tile = tile_of(tokens);
+    return (tokens + tile - 1) / tile >= threads ? tile : 1;
+}
+
+// Quantises the share of a thread into the workspace at `memory`.
+inline Activations quantize_tokens(const Node & node, uint8_t * memory, int64_t thread, int64_t threads) {
+    const int64_t tokens = node.tokens(), columns = node.columns(), block = node.block();
+    const Workspace at(tokens, columns, block);
+    int8_t * bytes = reinterpret_cast<int8_t *>(memory + at.bytes);
+    float * scales = reinterpret_cast<float *>(memory + at.scales);
+    int32_t * sums = reinterpret_cast<int32_t *>(memory + at.sums);
+    int32_t * block_sums = block ? reinterpret_cast<int32_t *>(memory + at.block_sums) : nullptr;
+    const int tile = tile_of(tokens);
+    const int64_t run = quantized_together(tokens, threads);
+    for (int64_t begin = thread * run; begin < tokens; begin += threads * run) {
+        for (int64_t i = begin; i < std::min(begin + run, tokens); ++i) {
+            int8_t * to = bytes + i / tile * tile * columns + i % tile * 4;
+            int32_t * to_sums = block_sums ? block_sums + i * (columns / block) : nullptr;
+            const Row row(node.token(i), columns, node.norm);
+            const Quantized quantized = quantize(row, columns, node.floor, to, tile, to_sums, block);
+            scales[i] = quantized.scale;
+            sums[i] = quantized.sum;
+        }
+    }
+    return {bytes, scales, sums, block_sums, tokens, columns, tile};
+}
+
+// Writes the products of one tile: `products` has ROWS for each token.
+inline void store_tile(const Node & node, int which, int64_t panel, int64_t token, int tokens, const float * products) {
+    int64_t row = panel * ROWS;
+    const int64_t rows = std::min<int64_t>(ROWS, node.matrices[which].rows - row);
+    for (int i = 0; i < which; ++i) {
+        row += node.matrices[i].rows;
+    }
+    const int64_t width = node.result->ne[0];
+    const float scale = node.scales[which];
+    for (int t = 0; t < tokens; ++t, products += ROWS) {
+        float * to = static_cast<float *>(node.result->data) + (token + t) * width + row;
+        if (node.residual) {
+            const float * add = static_cast<const float *>(node.residual->data) + (token + t) * width + row;
+            for (int64_t i = 0; i < rows; ++i) {
+                to[i] = add[i] + products[i] * scale;
+            }
+        } else {
+            for (int64_t i = 0; i < rows; ++i) {
+                to[i] = products[i] * scale;
+            }
+        }
+    }
+}
+
+// The same for a gate and what it lets through.
+inline void store_gated(const Node & node, int64_t panel, int64_t token, int tokens, const float * gates, const float * values) {
+    const int64_t row = panel * ROWS, width = node.result->ne[0];
+    const int64_t rows = std::min<int64_t>(ROWS, width - row);
+    for (int t = 0; t < tokens; ++t, gates += ROWS, values += ROWS) {
+        float * to = static_cast<float *>(node.result->data) + (token + t) * width + row;
+        for (int64_t i = 0; i < rows; ++i) {
+            const float gate = gates[i] * node.scales[0];
+            const float open = gate > 0.0f ? gate : 0.0f;
+            to[i] = open * open * (values[i] * node.scales[1]);
+        }
+    }
+}
+
+// The codes of a panel, in the form that `multiply` needs for this number of tokens.
+inline const uint8_t * codes_of(const Matrix & matrix, int64_t panel, int64_t tokens, uint8_t * memory) {
+#if defined(GL_DENSE)
+    if (matrix.dense) {
+        const uint8_t * packed = matrix.codes + panel * ROWS * 4 * dense_steps(matrix.columns);
+        if (tokens == 1) {
+            return packed;
+        }
+        unpack_dense_panel(packed, matrix.columns, memory);
+        return memory;
+    }
+#endif
+    (void) tokens, (void) memory;
+    return matrix.codes + panel * ROWS * matrix.columns / 4;
+}
+
+inline MultiplyTile kernel_for(const Matrix & matrix, const Activations & activations, int tokens) {
+#if defined(GL_DENSE)
+    if (matrix.dense && activations.tokens == 1) {
+        return multiply_dense;
+    }
+#endif
+    (void) matrix, (void) activations;
+    return multiply_tile_of(tokens);
+}
+
+#if defined(GL_UNPACK)
+
+// The sums of a panel for the tokens of a unit, a tile's after another: a stretch of columns at a time, whose codes are taken
+// apart once for all tiles.
+inline void sum_panel(const Matrix & matrix, int64_t panel, const Activations & activations, int64_t first, int64_t last,
+                      uint8_t * codes, Lanes::Ints * sums) {
+    const int64_t columns = matrix.columns, tile = activations.tile;
+    const uint8_t * packed = matrix.codes + panel * ROWS * columns / 4;
+    std::fill_n(sums, (last - first + tile - 1) / tile * tile * Lanes::GROUPS, Lanes::ints(0));
+    for (int64_t column = 0; column < columns; column += STRETCH_COLUMNS) {
+        const int64_t steps = std::min(STRETCH_COLUMNS, columns - column) / STEP;
+        unpack_codes(packed + column * ROWS / 4, steps, codes);
+        Lanes::Ints * of_tile = sums;
+        for (int64_t token = first; token < last; token += tile, of_tile += tile * Lanes::GROUPS) {
+            const int8_t * bytes = activations.bytes + token * columns + column * tile;
+            const int tokens = static_cast<int>(std::min(tile, last - token));
+            add_products_of(tokens)(codes, bytes, activations.tile, steps, of_tile);
+        }
+    }
+}
+
+#endif
+
+// The products, cut into units: a panel of rows times as many tokens as stay in the cache.
+struct Units {
+    const Node & node;
+    const Activations & activations;
+    const Scratch & scratch;
+    int64_t tokens_of_unit, panels_of_all, count;
+
+    Units(const Node & node, const Activations & activations, const Scratch & scratch)
+        : node(node), activations(activations), scratch(scratch),
+          tokens_of_unit(Scratch::tokens_of_unit(activations.tokens, activations.columns)), panels_of_all(0) {
+        for (int i = 0; i < (node.gate ? 1 : node.count); ++i) {
+            panels_of_all += panels(node.matrices[i].rows);
+        }
+        count = (activations.tokens + tokens_of_unit - 1) / tokens_of_unit * panels_of_all;
+    }
+
+    // `memory` is the thread's, as large as the scratch asks for.
+    void multiply(int64_t unit, uint8_t * memory) const {
+        const int64_t first = unit / panels_of_all * tokens_of_unit;
+        const int64_t last = std::min(first + tokens_of_unit, activations.tokens);
+        int64_t panel = unit % panels_of_all;
+        int which = 0;
+        while (panel >= panels(node.matrices[which].rows)) {
+            panel -= panels(node.matrices[which++].rows);
+        }
+#if defined(GL_UNPACK)
+        if (last - first > activations.tile && node.matrices[which].row_scales &&
+            (!node.gate || node.matrices[1].row_scales)) {
+            return multiply_unpacked(which, panel, first, last, memory);
+        }
+#endif
+        alignas(ALIGNMENT) float products[2][Lanes::TILE * ROWS];
+        const Matrix &matrix = node.matrices[which], &gated = node.matrices[1];
+        const uint8_t * codes = codes_of(matrix, panel, activations.tokens, memory);
+        const uint8_t * gated_codes =
+            node.gate ? codes_of(gated, panel, activations.tokens, memory + scratch.codes) : nullptr;
+        for (int64_t token = first; token < last; token += activations.tile) {
+            const int tokens = static_cast<int>(std::min<int64_t>(activations.tile, last - token));
+            kernel_for(matrix, activations, tokens)(matrix, panel, codes, activations, token, products[0]);
+            if (node.gate) {
+                kernel_for(gated, activations, tokens)(gated, panel, gated_codes, activations, token, products[1]);
+                store_gated(node, panel, token, tokens, products[0], products[1]);
+            } else {
+                store_tile(node, which, panel, token, tokens, products[0]);
+            }
+        }
+    }
+
+#if defined(GL_UNPACK)
+    void multiply_unpacked(int which, int64_t panel, int64_t first, int64_t last, uint8_t * memory) const {
+        const int count = node.gate ? 2 : 1;
+        Lanes::Ints * sums[2];
+        for (int i = 0; i < count; ++i) {
+            sums[i] = reinterpret_cast<Lanes::Ints *>(memory + scratch.codes + static_cast<size_t>(i) * scratch.sums);
+            sum_panel(node.matrices[which + i], panel, activations, first, last, memory, sums[i]);
+        }
+        alignas(ALIGNMENT) float products[2][Lanes::TILE * ROWS];
+        for (int64_t token = first; token < last; token += activations.tile) {
+            const int tokens = static_cast<int>(std::min<int64_t>(activations.tile, last - token));
+            for (int i = 0; i < count; ++i) {
+                const Lanes::Ints * of_tile = sums[i] + (token - first) * Lanes::GROUPS;
+                store_scaled(node.matrices[which + i], panel, activations, token, tokens, of_tile, products[i]);
+            }
+            if (node.gate) {
+                store_gated(node, panel, token, tokens, products[0], products[1]);
+            } else {
+                store_tile(node, which, panel, token, tokens, products[0]);
+            }
+        }
+    }
+#endif
+};
+
+struct TernaryTraits : ggml::cpu::tensor_traits {
+    bool work_size(int threads, const ggml_tensor * node, size_t & size) override {
+        const ggml_tensor * input = Node::input_of(node);
+        const int64_t tokens = ggml_nrows(input);
+        // Whether the weights have a scale for each block is not known before they are loaded.
+        const Workspace one(tokens, input->ne[0], block_of(node->src[0]->type));
+        const size_t n = static_cast<size_t>(threads);
+        size = (tokens == 1 ? one.total * n : one.total + Scratch(tokens, input->ne[0]).size() * n) + ALIGNMENT;
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params * params, ggml_tensor * result) override {
+        const Node node(result);
+        uint8_t * memory = reinterpret_cast<uint8_t *>(aligned(reinterpret_cast<size_t>(params->wdata)));
+        const Workspace at(node.tokens(), node.columns(), block_of(result->src[0]->type));
+        const Scratch scratch(node.tokens(), node.columns());
+        const int64_t thread = params->ith, threads = params->nth;
+        if (node.tokens() == 1) {
+            // Quantising one token takes less time than waiting for another thread to do it.
+            const Activations activations = quantize_tokens(node, memory + static_cast<size_t>(thread) * at.total, 0, 1);
+            const Units units(node, activations, scratch);
+            for (int64_t unit = units.count * thread / threads; unit < units.count * (thread + 1) / threads; ++unit) {
+                units.multiply(unit, nullptr);
+            }
+            return true;
+        }
+        const Activations activations = quantize_tokens(node, memory, thread, threads);
+        if (thread == 0) {
+            ggml_threadpool_chunk_set(params->threadpool, params->nth);
+        }
+        ggml_barrier(params->threadpool);
+        // A thread takes the next few units when it is done with some: one that the system interrupts holds up none.
+        const Units units(node, activations, scratch);
+        const int64_t few = std::max<int64_t>(1, units.count / (threads * 16));
+        uint8_t * of_thread = memory + at.total + scratch.size() * static_cast<size_t>(thread);
+        for (int64_t next = thread; next * few < units.count; next = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+            for (int64_t unit = next * few; unit < std::min((next + 1) * few, units.count); ++unit) {
+                units.multiply(unit, of_thread);
+            }
+        }
+        return true;
+    }
+};
+
+} // namespace ternary

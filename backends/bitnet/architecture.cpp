@@ -16,7 +16,9 @@
 #include "llama-model-loader.h"
 #include "models/models.h"
 
+#include <algorithm>
 #include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <stdexcept>
 #include <vector>
@@ -43,6 +45,16 @@ void computed_elsewhere(ggml_tensor *, int, int, void *) {
     GGML_ABORT("a ternary operation reached a backend without the ternary buffer");
 }
 
+// Whether one node may multiply with these: ternary weights of one type, in the ternary buffer. That buffer takes Q6_K too.
+bool can_fuse(std::initializer_list<const ggml_tensor *> weights) {
+    const ggml_type type = (*weights.begin())->type;
+    const bool ternary = type == GGML_TYPE_TQ1_0 || type == GGML_TYPE_TQ2_0 || type == GGML_TYPE_Q2_0;
+    return ternary && std::all_of(weights.begin(), weights.end(), [&](const ggml_tensor * matrix) {
+        return matrix->type == type && matrix->buffer &&
+               std::strcmp(ggml_backend_buffer_name(matrix->buffer), GL_TERNARY_BUFFER) == 0;
+    });
+}
+
 struct Model : llama_model_bitnet {
     explicit Model(const llama_model_params & params) : llama_model_bitnet(params) {}
 
@@ -63,10 +75,8 @@ struct Model : llama_model_bitnet {
         fused = true;
         bool scales = true;
         for (const llama_layer & layer : layers) {
-            for (const auto & weights : {layer.wq, layer.wk, layer.wv, layer.wo, layer.ffn_gate, layer.ffn_up, layer.ffn_down}) {
-                fused = fused && weights->buffer &&
-                        std::strcmp(ggml_backend_buffer_name(weights->buffer), GL_TERNARY_BUFFER) == 0;
-            }
+            fused = fused && can_fuse({layer.wq, layer.wk, layer.wv}) && can_fuse({layer.wo}) &&
+                    can_fuse({layer.ffn_gate, layer.ffn_up}) && can_fuse({layer.ffn_down});
             for (const auto & scale :
                  {layer.wq_s, layer.wk_s, layer.wv_s, layer.wo_s, layer.ffn_gate_s, layer.ffn_up_s, layer.ffn_down_s}) {
                 scales = scales && scale && ggml_backend_buffer_is_host(scale->buffer);

@@ -22,6 +22,7 @@ pub(crate) mod b158 {
     checks! {
         bitnet_is_the_same_in_batches_and_token_by_token,
         bitnet_is_the_same_in_every_ternary_type,
+        bitnet_of_mixed_types_is_the_same_but_for_rounding,
         squared_relu_is_not_silu,
     }
 }
@@ -65,6 +66,21 @@ fn bitnet_is_the_same_in_every_ternary_type(subject: &Subject) {
         } else {
             assert_same(&logits(tensor_type), &expected);
         }
+    }
+}
+
+fn bitnet_of_mixed_types_is_the_same_but_for_rounding(subject: &Subject) {
+    let logits = |model| {
+        let model = subject.load(model);
+        let mut context = open(&model, &options());
+        let prompt_pass = feed(&mut *context, &prompt(12, 5), 0, 0);
+        (prompt_pass, feed_singly(&mut *context, &prompt(3, 6), 12, 0))
+    };
+    let (together, singly) = logits(Model::BitNetMixed);
+    let (expected_together, expected_singly) = logits(Model::BitNetB158(TensorType::TQ2_0));
+    for (found, expected) in [(together, expected_together), (singly, expected_singly)] {
+        let off = distance(&found, &expected);
+        assert!(off < tolerance(TensorType::TQ2_0), "off by {off:.4} of the deviation");
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) enum Model {
     BitNet(TensorType),
     /// The same weights in the graph of 2B-4T, with the squared ReLU.
     BitNetB158(TensorType),
+    /// The same with other types for some matrices.
+    BitNetMixed,
     /// With every tensor that a llama model may have: biases, RoPE factors, a separate output matrix.
     Full,
     /// One layer, whose keys and values know nothing of the tokens before.
@@ -72,7 +74,7 @@ impl Model {
         match self {
             Model::Tiny(tensor_type) => tiny.with_type(tensor_type),
             Model::Ternary(tensor_type) => tiny.with_type(TensorType::F16).with_block_type(tensor_type),
-            Model::BitNet(_) | Model::BitNetB158(_) => unreachable!("described by `bitnet`"),
+            Model::BitNet(_) | Model::BitNetB158(_) | Model::BitNetMixed => unreachable!("described by `bitnet`"),
             Model::Full => {
                 let mut model = tiny.with_type(TensorType::F32);
                 model.shape.output = Output::Separate;
@@ -102,6 +104,7 @@ impl Model {
         match self {
             Model::BitNet(tensor_type) => bitnet(tensor_type).with_architecture("bitnet").write_file(path),
             Model::BitNetB158(tensor_type) => bitnet(tensor_type).write_file(path),
+            Model::BitNetMixed => mixed().write_file(path),
             other => other.describe().write_file(path),
         }
     }
@@ -116,6 +119,18 @@ fn bitnet(tensor_type: TensorType) -> SyntheticBitNet {
     if tensor_type == TensorType::F32 { bitnet.with_embedding(tensor_type) } else { bitnet }
 }
 
+/// Types within the groups of matrices that share an input, as a quantiser that is told a type for each tensor makes them.
+fn mixed() -> SyntheticBitNet {
+    bitnet(TensorType::TQ2_0)
+        .with_exception("blk.0.attn_k.weight", TensorType::TQ1_0)
+        .with_exception("blk.0.attn_output.weight", TensorType::Q6_K)
+        .with_exception("blk.0.ffn_up.weight", TensorType::Q2_0)
+        .with_exception("blk.1.attn_q.weight", TensorType::Q6_K)
+        .with_exception("blk.1.attn_v.weight", TensorType::Q8_0)
+        .with_exception("blk.1.ffn_gate.weight", TensorType::Q6_K)
+        .with_exception("blk.1.ffn_down.weight", TensorType::Q6_K)
+}
+
 /// The folder with all models; removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Models(TempDir);
@@ -128,6 +143,7 @@ impl Models {
             Model::OneLayer,
             Model::Slow,
             Model::SlowTernary,
+            Model::BitNetMixed,
             Model::SentencePieceVocabulary,
             Model::BytePairVocabulary,
         ];

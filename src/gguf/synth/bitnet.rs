@@ -3,7 +3,7 @@
 //! The same description gives the same codes and scales in every ternary form, so that what one form gives can be
 //! compared with another.
 
-use std::{io::Write, path::Path};
+use std::{collections::BTreeMap, io::Write, path::Path};
 
 use super::{SynthError, Tokenizer, quantize, random::Random, vocabulary};
 use crate::gguf::{
@@ -21,6 +21,8 @@ pub struct SyntheticBitNet {
     /// How the matrices of the blocks are stored: I2_S, TQ2_0, Q2_0, TQ1_0; or F32, with which no engine rounds
     /// activations.
     pub ternary: TensorType,
+    /// Matrices that are stored in another type, by the names of their tensors: ternary, or one of floats or blocks.
+    pub exceptions: BTreeMap<String, TensorType>,
     /// The order of the codes, where that is I2_S.
     pub layout: I2sLayout,
     /// How the embedding table is stored, which serves as output matrix.
@@ -88,6 +90,7 @@ impl SyntheticBitNet {
             shape,
             architecture: "bitnet-b1.58".to_owned(),
             ternary: TensorType::I2_S,
+            exceptions: BTreeMap::new(),
             layout: I2sLayout::X86,
             embedding: TensorType::F16,
             tokenizer: Tokenizer::BytePair,
@@ -104,6 +107,12 @@ impl SyntheticBitNet {
     /// Sets how the matrices of the blocks are stored.
     pub fn with_ternary(mut self, ternary: TensorType) -> Self {
         self.ternary = ternary;
+        self
+    }
+
+    /// Stores one matrix in another type than the others; `name` is that of its tensor, e.g. `blk.0.ffn_down.weight`.
+    pub fn with_exception(mut self, name: impl Into<String>, tensor_type: TensorType) -> Self {
+        self.exceptions.insert(name.into(), tensor_type);
         self
     }
 
@@ -255,18 +264,24 @@ impl SyntheticBitNet {
         let random = Random::new(self.seed, &weight);
         let shape = [u64::from(columns), u64::from(rows)];
         let (columns, layout) = (columns as usize, self.layout);
-        if self.ternary == TensorType::I2_S {
-            return Ok(writer.add_tensor_with(weight, &shape, self.ternary, move |output: &mut dyn Write| {
+        let tensor_type = self.exceptions.get(&weight).copied().unwrap_or(self.ternary);
+        if tensor_type == TensorType::I2_S {
+            return Ok(writer.add_tensor_with(weight, &shape, tensor_type, move |output: &mut dyn Write| {
                 write_codes(&random, columns, rows, output, |codes, bytes| layout.pack(codes, columns, bytes))?;
                 output.write_all(&ternary::i2s_trailer(scale))
             })?);
         }
-        let pack = match self.ternary {
-            TensorType::F32 => push_floats,
-            other => blocks::packer(other).ok_or(SynthError::TensorType(other))?,
-        };
-        writer.add_tensor_with(weight, &shape, self.ternary, move |output: &mut dyn Write| {
-            write_codes(&random, columns, rows, output, pack)
+        let encode = quantize::encoder(tensor_type);
+        let pack = blocks::packer(tensor_type);
+        if pack.is_none() && encode.is_none() {
+            return Err(SynthError::TensorType(tensor_type));
+        }
+        writer.add_tensor_with(weight, &shape, tensor_type, move |output: &mut dyn Write| {
+            write_codes(&random, columns, rows, output, |codes, bytes| match (pack, encode) {
+                (Some(pack), _) => pack(codes, bytes),
+                (None, Some(encode)) => codes.chunks(columns).for_each(|row| encode(&weights_of(row), bytes)),
+                (None, None) => {}
+            })
         })?;
         Ok(writer.add_tensor(format!("{name}.scale"), &[1], TensorType::F32, scale.to_le_bytes().to_vec())?)
     }
@@ -281,8 +296,8 @@ impl SyntheticBitNet {
 }
 
 /// The weights of codes as they are without their scale: -1, 0 and 1.
-fn push_floats(codes: &[u8], bytes: &mut Vec<u8>) {
-    bytes.extend(codes.iter().flat_map(|&code| (f32::from(code) - 1.0).to_le_bytes()));
+fn weights_of(codes: &[u8]) -> Vec<f32> {
+    codes.iter().map(|&code| f32::from(code) - 1.0).collect()
 }
 
 /// Draws the codes of `rows` rows: a quarter each of 0 and 2, a half of 1.

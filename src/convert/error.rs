@@ -14,6 +14,12 @@ pub enum ConvertError {
         /// What was looked for.
         path: PathBuf,
     },
+    /// The output would replace a file of the checkpoint. Give it another name.
+    #[error("{} is part of the checkpoint and cannot be written to", path.display())]
+    SameFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file of the checkpoint cannot be read, or got shorter meanwhile.
     #[error("cannot read {}", path.display())]
     Read {

@@ -156,5 +156,15 @@ pub fn convert(
     options: &ConvertOptions,
     mut progress: impl FnMut(f32) -> ControlFlow<()>,
 ) -> Result<Report, ConvertError> {
-    plan::Plan::new(folder.as_ref(), options)?.write_file(output.as_ref(), &mut progress)
+    let (folder, output) = (folder.as_ref(), output.as_ref());
+    if is_part_of(folder, output) {
+        return Err(ConvertError::SameFile { path: output.into() });
+    }
+    plan::Plan::new(folder, options)?.write_file(output, &mut progress)
+}
+
+/// Whether a file lies in a checkpoint's folder already and is no GGUF file, of an earlier conversion for example.
+fn is_part_of(folder: &Path, file: &Path) -> bool {
+    let (Ok(folder), Ok(file)) = (folder.canonicalize(), file.canonicalize()) else { return false };
+    file.parent() == Some(&folder) && file.extension().is_none_or(|extension| extension != "gguf")
 }

@@ -263,6 +263,23 @@ fn floats_that_are_not_finite_are_found() {
 }
 
 #[test]
+fn output_that_is_part_of_the_checkpoint_is_refused() {
+    let folder = Checkpoint::packed().write();
+    let into = |name: &str| {
+        let path = folder.path().join(name);
+        convert(folder.path(), path, &ConvertOptions::default(), |_| ControlFlow::Continue(()))
+    };
+    for name in ["model.safetensors", "tokenizer.json"] {
+        let before = fs::read(folder.path().join(name)).unwrap();
+        let error = into(name).unwrap_err();
+        assert!(matches!(&error, ConvertError::SameFile { path } if path.ends_with(name)), "{error:?}");
+        assert_eq!(fs::read(folder.path().join(name)).unwrap(), before);
+    }
+    // A new file may lie there, and may be written again.
+    assert!(into("model.gguf").is_ok() && into("model.gguf").is_ok());
+}
+
+#[test]
 fn output_that_cannot_be_written_is_an_error() {
     let folder = Checkpoint::packed().write();
     let output = folder.path().join("no-such-folder/model.gguf");

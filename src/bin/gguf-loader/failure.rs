@@ -414,6 +414,7 @@ impl From<ConvertError> for Failure {
         let (exit, help) = match error {
             // Nothing but Ctrl-C cancels in this program.
             ConvertError::Cancelled => return Self::interrupted(),
+            ConvertError::SameFile { .. } => (Exit::Usage, Some("give the output another name")),
             ConvertError::Missing { .. } => (Exit::File, Some("fetch all files of the repository into one folder")),
             ConvertError::Config { .. } | ConvertError::Tokenizer { .. } | ConvertError::UnknownTensor { .. } => {
                 (Exit::Model, Some("llama.cpp's convert_hf_to_gguf.py converts models of other architectures"))

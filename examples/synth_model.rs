@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --features synth --example synth_model -- tiny.gguf --preset tiny --type q4_0 --seed 7
-//! cargo run --release --features synth --example synth_model -- 2b.gguf --preset bitnet-2b --ternary i2_s
+//! cargo xtask synth 2b.gguf --preset bitnet-2b --ternary i2_s
 //! ```
 #![forbid(unsafe_code)]
 
@@ -34,6 +34,13 @@ usage: synth_model OUT.gguf [options]
   --vocabulary-only          no tensors";
 
 fn main() -> ExitCode {
+    if std::env::args().any(|argument| ["--help", "-h", "--help-model"].contains(&argument.as_str())) {
+        #[allow(clippy::print_stdout, reason = "what was asked for goes to stdout")]
+        {
+            println!("{USAGE}");
+        }
+        return ExitCode::SUCCESS;
+    }
     match run(std::env::args().skip(1)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program's own results and progress")]
 
+mod agreement;
 mod demo;
 mod digest;
 mod emulated;
@@ -20,6 +21,7 @@ mod program;
 mod record;
 mod setup;
 mod steps;
+mod synth;
 mod test;
 mod toolchain;
 mod wheel;
@@ -55,6 +57,8 @@ enum Task {
     Test(test::Options),
     /// Measure native llama.cpp and gguf-loader, interleaved, on the same files.
     BenchPeers(peers::Options),
+    /// Write a model of any size with random weights.
+    Synth(synth::Options),
 }
 
 const EXAMPLES: &str = "\
@@ -64,6 +68,7 @@ Examples:
   cargo xtask test --emulated               old x86 and aarch64 CPUs under qemu
   eval \"$(cargo xtask setup --print-env)\"   so that a plain `cargo build` finds the same tools
   cargo xtask bench-peers --rounds 5        against llama.cpp built for this machine
+  cargo xtask synth 2b.gguf --preset bitnet-2b   a model of BitNet 2B-4T's shapes
 
 Environment:
   GGUF_LOADER_CACHE                 folder of fetched models; default: gguf-loader in the user's cache folder
@@ -94,6 +99,7 @@ fn dispatch(task: Task) -> TaskResult {
         Task::Demo(options) => demo::task(&workspace, &options),
         Task::Test(options) => test::task(&workspace, &options),
         Task::BenchPeers(options) => peers::task(&workspace, &options),
+        Task::Synth(options) => synth::task(&workspace, &options),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask bench-peers`: native llama.cpp and us, interleaved, on the same files.
+//! `cargo xtask bench-peers`: native llama.cpp and us, interleaved, on the same files: how fast, and whether both say the same.
 
 use std::fs;
 use std::num::NonZero;
@@ -8,6 +8,7 @@ use std::process::Command;
 use serde::Deserialize;
 
 use crate::TaskResult;
+use crate::agreement::{self, Agreement};
 use crate::digest::sha256;
 use crate::environment::Environment;
 use crate::model;
@@ -82,7 +83,10 @@ fn measure(
         Some(threads) => threads.get(),
         None => std::thread::available_parallelism()?.get(),
     };
-    let mut rows = Vec::new();
+    let (mut rows, mut agreements) = (Vec::new(), Vec::new());
+    let text = peer.models.join("text.txt");
+    fs::create_dir_all(&peer.models)?;
+    fs::write(&text, agreement::text(workspace.root())?)?;
     for model in models {
         let mut rounds = Rounds::default();
         for round in 0..options.rounds.get() {
@@ -97,9 +101,19 @@ fn measure(
             }
         }
         rows.extend(rounds.rows(model, options));
+        let theirs = |name: &str| peer.program(name);
+        agreements.push(Agreement::measure(ours, &theirs, model, &text, threads, options.rounds.get())?);
     }
     let peer = Peer { name: "llama.cpp", source: LlamaCpp::REQUIREMENT, flags: LlamaCpp::FLAGS.to_vec() };
-    Ok(Record { commit: commit(workspace.root()), cpu: cpu(), threads, rounds: options.rounds.get(), peer, rows })
+    Ok(Record {
+        commit: commit(workspace.root()),
+        cpu: cpu(),
+        threads,
+        rounds: options.rounds.get(),
+        peer,
+        rows,
+        agreements,
+    })
 }
 
 /// One model's measurements, in the order in which they were taken.
@@ -166,7 +180,7 @@ impl LlamaCpp {
         "LLAMA_BUILD_APP=OFF",
     ];
     const PROGRAMS: &'static [&'static str] =
-        &["llama-bench", "llama-quantize", "llama-perplexity", "llama-completion", "llama-tokenize"];
+        &["llama-bench", "llama-quantize", "llama-perplexity", "llama-completion"];
 
     /// Fetches and builds what is not there yet.
     fn build(folder: &Path, environment: &Environment) -> TaskResult<Self> {

@@ -36,15 +36,20 @@ pub(crate) fn run_on_stderr(command: &mut Command) -> Result<(), ProcessError> {
 
 /// Runs without output and returns what the child wrote to stdout; its stderr is part of the error.
 pub(crate) fn capture(command: &mut Command) -> Result<Vec<u8>, ProcessError> {
-    let Output { status, stdout, stderr } = command
+    capture_output(command).map(|output| output.stdout)
+}
+
+/// [`capture`] with what the child wrote to stderr, for programs that give results there.
+pub(crate) fn capture_output(command: &mut Command) -> Result<Output, ProcessError> {
+    let output = command
         .stdin(Stdio::null())
         .output()
         .map_err(|source| ProcessError::Start { command: line(command), source })?;
-    if status.success() {
-        return Ok(stdout);
+    if output.status.success() {
+        return Ok(output);
     }
-    let stderr = String::from_utf8_lossy(&stderr).into_owned();
-    Err(ProcessError::Failed { command: line(command), status, stderr })
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(ProcessError::Failed { command: line(command), status: output.status, stderr })
 }
 
 /// [`capture`] for text.

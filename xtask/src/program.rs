@@ -118,6 +118,26 @@ impl Program {
         serde_json::from_slice(&answer).map_err(|source| ProgramError::Json { subcommand: "bench", source })
     }
 
+    /// The perplexity of a text, in chunks of `context` tokens.
+    pub(crate) fn perplexity(
+        &self,
+        model: &Path,
+        text: &Path,
+        context: u32,
+        threads: usize,
+    ) -> Result<f64, ProgramError> {
+        #[derive(Deserialize)]
+        struct Report {
+            value: f64,
+        }
+        let mut command = self.command();
+        command.arg("perplexity").arg(model).arg("--file").arg(text).arg("--json");
+        let answer = capture(command.args(["--ctx", &context.to_string(), "--threads", &threads.to_string()]))?;
+        let report: Report = serde_json::from_slice(&answer)
+            .map_err(|source| ProgramError::Json { subcommand: "perplexity", source })?;
+        Ok(report.value)
+    }
+
     fn command(&self) -> Command {
         let mut command = match self.emulator.split_first() {
             Some((emulator, arguments)) => {

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use serde::Serialize;
 
+use crate::agreement::{self, Agreement};
 use crate::process::capture_text;
 
 /// A comparison of us with a peer.
@@ -20,6 +21,7 @@ pub(crate) struct Record {
     pub(crate) rounds: usize,
     pub(crate) peer: Peer,
     pub(crate) rows: Vec<Row>,
+    pub(crate) agreements: Vec<Agreement>,
 }
 
 /// Whom we are compared with.
@@ -78,6 +80,7 @@ impl Record {
                 row.ratio(),
             );
         }
+        table.push_str(&agreement::table(&self.agreements));
         table
     }
 
@@ -179,11 +182,12 @@ mod tests {
                 ours: vec![110.0, 90.0, 105.0],
                 theirs: vec![100.0, 101.0, 99.0],
             }],
+            agreements: Vec::new(),
         };
         assert!(
             record
                 .table()
-                .ends_with("| Q4_0 | pp512 | cpu-zen4 | 105.0 | 100.0 | 1.05 | 90.0 to 110.0 | 99.0 to 101.0 |\n"),
+                .contains("| Q4_0 | pp512 | cpu-zen4 | 105.0 | 100.0 | 1.05 | 90.0 to 110.0 | 99.0 to 101.0 |\n"),
             "{}",
             record.table()
         );

@@ -46,7 +46,7 @@ fn variants(criterion: &mut Criterion) {
         for (name, test) in [("pp128", PROMPT), ("tg16", GENERATION)] {
             group.throughput(Throughput::Elements(u64::from(test.tokens())));
             group.bench_function(BenchmarkId::new(name, id), |bencher| {
-                bencher.iter(|| run(&mut context, test).expect("the context is long enough"));
+                bencher.iter(|| run(&mut context, test, 0).expect("the context is long enough"));
             });
         }
     }

@@ -4,7 +4,7 @@
 //! one by one. Logits are computed for the last token of each decode. A run that does not count warms up first.
 #![forbid(unsafe_code)]
 
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
 use crate::{
     backend::{Batch, DecodeError, SequenceEdit, Token},
@@ -29,31 +29,51 @@ impl Test {
     }
 }
 
-/// Runs `test` once on the emptied context, and returns its speed in tokens a second.
+/// Runs `test` once after `depth` tokens, and returns its speed in tokens a second. What the context holds but for them is
+/// forgotten.
 ///
 /// # Errors
 ///
-/// [`DecodeError`], among others when the context is shorter than the test.
-pub fn run(context: &mut Context, test: Test) -> Result<f64, DecodeError> {
-    context.edit(SequenceEdit::Clear)?;
+/// [`DecodeError`], among others when the context is shorter than the depth and the test.
+pub fn run(context: &mut Context, test: Test, depth: u32) -> Result<f64, DecodeError> {
     let mut tokens = RandomTokens::new(context.model().shape().n_vocab);
+    let most = context.limits().batch;
+    // They are the same in every run, and may be there from the one before.
+    let cut = SequenceEdit::Truncate { sequence: 0, from: depth };
+    if context.next_position(0) > depth && depth > 0 && context.edit(cut).is_ok() && context.next_position(0) == depth {
+        (0..depth).for_each(|_| _ = tokens.next());
+    } else {
+        context.edit(SequenceEdit::Clear)?;
+        feed(context, &mut tokens, 0..depth, most)?;
+    }
     let chunk = match test {
-        Test::Prompt(_) => context.limits().batch,
+        Test::Prompt(_) => most,
         Test::Generation(_) => 1,
     };
-    let mut batch = Batch::with_capacity(chunk.min(test.tokens()) as usize);
     let start = Instant::now();
-    let mut done = 0;
-    while done < test.tokens() {
-        let end = test.tokens().min(done + chunk);
+    feed(context, &mut tokens, depth..depth.saturating_add(test.tokens()), chunk)?;
+    Ok(f64::from(test.tokens()) / start.elapsed().as_secs_f64())
+}
+
+/// Feeds random tokens at these positions, `chunk` at a time.
+fn feed(
+    context: &mut Context,
+    tokens: &mut RandomTokens,
+    positions: Range<u32>,
+    chunk: u32,
+) -> Result<(), DecodeError> {
+    let mut batch = Batch::with_capacity(chunk.min(positions.len() as u32) as usize);
+    let mut begin = positions.start;
+    while begin < positions.end {
+        let end = positions.end.min(begin.saturating_add(chunk));
         batch.clear();
-        for position in done..end {
+        for position in begin..end {
             batch.push(tokens.next(), position, 0, position + 1 == end);
         }
         context.decode(&batch)?;
-        done = end;
+        begin = end;
     }
-    Ok(f64::from(test.tokens()) / start.elapsed().as_secs_f64())
+    Ok(())
 }
 
 /// Runs `test` after one run that does not count, and returns the speed of each of the `repetitions`.
@@ -63,7 +83,7 @@ pub fn run(context: &mut Context, test: Test) -> Result<f64, DecodeError> {
 /// [`DecodeError`].
 pub fn repeat(context: &mut Context, test: Test, repetitions: u32) -> Result<Vec<f64>, DecodeError> {
     warm_up(context, test)?;
-    (0..repetitions).map(|_| run(context, test)).collect()
+    (0..repetitions).map(|_| run(context, test, 0)).collect()
 }
 
 /// A run that does not count. One token warms a generation: it touches every weight.
@@ -76,7 +96,7 @@ pub fn warm_up(context: &mut Context, test: Test) -> Result<(), DecodeError> {
         Test::Prompt(tokens) => Test::Prompt(tokens),
         Test::Generation(tokens) => Test::Generation(tokens.min(1)),
     };
-    run(context, short).map(drop)
+    run(context, short, 0).map(drop)
 }
 
 /// Mean and sample standard deviation.

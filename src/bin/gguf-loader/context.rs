@@ -17,18 +17,25 @@ pub(crate) struct ContextArgs {
     /// Tokens of context, prompt included [default: what the model was trained for, at most 4096]
     #[arg(long, value_name = "N")]
     ctx: Option<NonZeroU32>,
-    /// Type of the KV cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0 [default: f16]
-    #[arg(long, value_name = "TYPE", value_parser = cache_type)]
-    cache_type: Option<CacheType>,
-    /// Compute attention without a matrix of scores [default: where the model allows it]
-    #[arg(long, value_enum, value_name = "ON|OFF")]
-    flash_attention: Option<Switch>,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Apply a LoRA adapter in GGUF, with a scale [default: 1]; may be given again
     #[arg(long, value_name = "FILE[=SCALE]")]
     lora: Vec<Scaled>,
     /// Add a control vector in GGUF, with a scale [default: 1]; may be given again
     #[arg(long, value_name = "FILE[=SCALE]")]
     control_vector: Vec<Scaled>,
+}
+
+/// The options that say how a context remembers.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct CacheArgs {
+    /// Type of the KV cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0 [default: f16]
+    #[arg(long, value_name = "TYPE", value_parser = cache_type)]
+    pub(crate) cache_type: Option<CacheType>,
+    /// Compute attention without a matrix of scores [default: where the model allows it]
+    #[arg(long, value_enum, value_name = "ON|OFF")]
+    flash_attention: Option<Switch>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -59,6 +66,17 @@ fn cache_type(name: &str) -> Result<CacheType, String> {
     serde_json::from_value(name.to_lowercase().into()).map_err(|_| format!("`{name}` is no type of a KV cache"))
 }
 
+impl CacheArgs {
+    pub(crate) fn set(&self, options: &mut ContextOptions) {
+        (options.keys, options.values) = (self.cache_type, self.cache_type);
+        options.flash_attention = self.flash_attention();
+    }
+
+    pub(crate) fn flash_attention(&self) -> Option<bool> {
+        self.flash_attention.map(|switch| switch == Switch::On)
+    }
+}
+
 impl ContextArgs {
     /// Opens a context that Ctrl-C cancels.
     pub(crate) fn open(
@@ -70,8 +88,7 @@ impl ContextArgs {
         let mut options = ContextOptions::default().with_cancel(interrupt.token());
         options.length = self.ctx;
         options.threads = threads;
-        (options.keys, options.values) = (self.cache_type, self.cache_type);
-        options.flash_attention = self.flash_attention.map(|switch| switch == Switch::On);
+        self.cache.set(&mut options);
         let mut context = model.context(&options)?;
         if !self.lora.is_empty() {
             let load = |adapter: &Scaled| Ok((LoraAdapter::load(model, &adapter.file)?, adapter.scale));

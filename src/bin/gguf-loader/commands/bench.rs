@@ -4,7 +4,7 @@ use std::{fmt, num::NonZeroU32, path::PathBuf, str::FromStr, thread, time::Durat
 
 use clap::Args;
 use gguf_loader::{
-    backend::{Score, Workload},
+    backend::{CacheType, ContextOptions, Score, Workload},
     benchmark::{self, Test, mean_and_deviation},
     context::Context,
     gguf::Gguf,
@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::{
     args::{self, ThreadArgs},
+    context::CacheArgs,
     failure::{Exit, Failure},
     interrupt::Interrupt,
     loading,
@@ -29,6 +30,7 @@ Examples:
   gguf-loader bench model.gguf
   gguf-loader bench model.gguf --backend cpu-haswell -p 128 -n 0 -t 2
   gguf-loader bench model.gguf --backend all --assert --json
+  gguf-loader bench model.gguf -p 0 -d 4000 --cache-type q8_0     what the cache's type does to a long text
 
 pp feeds -p random tokens to an empty context, tg feeds -n random tokens one by one. Each starts with a run \
 that does not count. Several backends take turns, so that a busy moment of the machine hits all of them; their \
@@ -56,6 +58,11 @@ pub(crate) struct Bench {
     /// Fail when the automatic choice is over 5 % slower than the fastest
     #[arg(long)]
     assert: bool,
+    /// Tokens that the context holds already, as llama-bench's -d
+    #[arg(long, short = 'd', value_name = "N", default_value = "0")]
+    depth: u32,
+    #[command(flatten)]
+    cache: CacheArgs,
     #[command(flatten)]
     threads: ThreadArgs,
 }
@@ -93,8 +100,8 @@ impl Bench {
             output.note(format_args!("loading for {id}"));
             runners.push(self.open(id, &tests, threads, &interrupt, output)?);
         }
-        measure(&mut runners, &tests, self.repetitions, output)?;
-        let rows = runners.iter().flat_map(|runner| runner.rows(&tests)).collect();
+        self.measure(&mut runners, &tests, output)?;
+        let rows = runners.iter().flat_map(|runner| runner.rows(&tests, &self)).collect();
         output.result(&Report(rows))?;
         match choices.automatic {
             Some(automatic) => check(&runners, &tests, automatic, output),
@@ -143,15 +150,49 @@ impl Bench {
     ) -> Result<Runner, Failure> {
         let options = ChooseOptions::default().with_policy(Policy::Named(id.to_owned()));
         let model = loading::load(&self.model, options, interrupt, output)?;
-        let context = loading::open_context(&model, Some(context_length(tests)), threads, interrupt)?;
+        let mut options = ContextOptions::default().with_cancel(interrupt.token());
+        options.length = Some(context_length(tests, self.depth));
+        options.threads = threads;
+        self.cache.set(&mut options);
+        let context = model.context(&options)?;
         Ok(Runner { id, context, speeds: vec![Vec::new(); tests.len()] })
+    }
+
+    /// Runs everything once without counting, then round by round.
+    fn measure(&self, runners: &mut [Runner], tests: &[Test], output: &Output) -> Result<(), Failure> {
+        let steps = u64::from(self.repetitions.get()) * (runners.len() * tests.len()) as u64;
+        let bar = loading::progress_bar(output, steps, "run {pos} of {len} {bar:40} {msg}");
+        for runner in &mut *runners {
+            bar.set_message(format!("{}: warming up", runner.id));
+            for &test in tests {
+                benchmark::warm_up(&mut runner.context, test)?;
+            }
+        }
+        /// ggml's threads go on polling for a while after a graph, and would take the cores from the next backend.
+        const THREADS_FALL_ASLEEP: Duration = Duration::from_millis(400);
+        let several = runners.len() > 1;
+        for _ in 0..self.repetitions.get() {
+            for (index, &test) in tests.iter().enumerate() {
+                for runner in &mut *runners {
+                    bar.set_message(runner.id);
+                    if several {
+                        thread::sleep(THREADS_FALL_ASLEEP);
+                    }
+                    let speed = benchmark::run(&mut runner.context, test, self.depth)?;
+                    runner.speeds[index].push(speed);
+                    bar.inc(1);
+                }
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
     }
 }
 
 /// Room for the longest test, in the steps in which llama.cpp sizes contexts.
-fn context_length(tests: &[Test]) -> NonZeroU32 {
+fn context_length(tests: &[Test], depth: u32) -> NonZeroU32 {
     const STEP: u32 = 256;
-    let longest = tests.iter().map(|test| test.tokens()).max().unwrap_or_default();
+    let longest = tests.iter().map(|test| test.tokens()).max().unwrap_or_default().saturating_add(depth);
     NonZeroU32::new(longest.checked_next_multiple_of(STEP).unwrap_or(longest)).unwrap_or(NonZeroU32::MIN)
 }
 
@@ -186,38 +227,8 @@ struct Runner {
     speeds: Vec<Vec<f64>>,
 }
 
-/// Runs everything once without counting, then round by round.
-fn measure(runners: &mut [Runner], tests: &[Test], repetitions: NonZeroU32, output: &Output) -> Result<(), Failure> {
-    let steps = u64::from(repetitions.get()) * (runners.len() * tests.len()) as u64;
-    let bar = loading::progress_bar(output, steps, "run {pos} of {len} {bar:40} {msg}");
-    for runner in &mut *runners {
-        bar.set_message(format!("{}: warming up", runner.id));
-        for &test in tests {
-            benchmark::warm_up(&mut runner.context, test)?;
-        }
-    }
-    /// ggml's threads go on polling for a while after a graph, and would take the cores from the next backend.
-    const THREADS_FALL_ASLEEP: Duration = Duration::from_millis(400);
-    let several = runners.len() > 1;
-    for _ in 0..repetitions.get() {
-        for (index, &test) in tests.iter().enumerate() {
-            for runner in &mut *runners {
-                bar.set_message(runner.id);
-                if several {
-                    thread::sleep(THREADS_FALL_ASLEEP);
-                }
-                let speed = benchmark::run(&mut runner.context, test)?;
-                runner.speeds[index].push(speed);
-                bar.inc(1);
-            }
-        }
-    }
-    bar.finish_and_clear();
-    Ok(())
-}
-
 impl Runner {
-    fn rows<'a>(&'a self, tests: &'a [Test]) -> impl Iterator<Item = Row<'a>> {
+    fn rows<'a>(&'a self, tests: &'a [Test], bench: &'a Bench) -> impl Iterator<Item = Row<'a>> {
         tests.iter().zip(&self.speeds).map(|(&test, speeds)| {
             let (tokens_per_second, stddev) = mean_and_deviation(speeds);
             let (n_prompt, n_gen) = match test {
@@ -230,6 +241,9 @@ impl Runner {
                 threads: self.context.limits().threads,
                 n_prompt,
                 n_gen,
+                n_depth: bench.depth,
+                cache_type: bench.cache.cache_type,
+                flash_attention: bench.cache.flash_attention(),
                 tokens_per_second,
                 stddev,
                 samples: speeds,
@@ -316,6 +330,12 @@ struct Row<'a> {
     threads: u32,
     n_prompt: u32,
     n_gen: u32,
+    /// Tokens that the context held before.
+    n_depth: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_type: Option<CacheType>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flash_attention: Option<bool>,
     /// Mean of `samples`.
     tokens_per_second: f64,
     stddev: f64,
@@ -325,11 +345,14 @@ struct Row<'a> {
 impl fmt::Display for Report<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let id = self.0.iter().map(|row| row.backend.len()).chain(["backend".len()]).max().unwrap_or_default();
-        writeln!(formatter, "{:id$}  threads  {:>8}  {:>20}", "backend", "test", "tokens/s")?;
+        writeln!(formatter, "{:id$}  threads  {:>12}  {:>20}", "backend", "test", "tokens/s")?;
         for row in &self.0 {
-            let test = if row.n_gen == 0 { format!("pp{}", row.n_prompt) } else { format!("tg{}", row.n_gen) };
+            let mut test = if row.n_gen == 0 { format!("pp{}", row.n_prompt) } else { format!("tg{}", row.n_gen) };
+            if row.n_depth > 0 {
+                test += &format!("@{}", row.n_depth);
+            }
             let speed = format!("{:.2} ± {:.2}", row.tokens_per_second, row.stddev);
-            writeln!(formatter, "{:id$}  {:>7}  {test:>8}  {speed:>20}", row.backend, row.threads)?;
+            writeln!(formatter, "{:id$}  {:>7}  {test:>12}  {speed:>20}", row.backend, row.threads)?;
         }
         Ok(())
     }
@@ -367,8 +390,9 @@ mod tests {
 
     #[test]
     fn context_has_room_for_the_longest_test() {
-        assert_eq!(context_length(&[Test::Prompt(512), Test::Generation(64)]).get(), 512);
-        assert_eq!(context_length(&[Test::Generation(257)]).get(), 512);
-        assert_eq!(context_length(&[Test::Prompt(u32::MAX)]).get(), u32::MAX);
+        assert_eq!(context_length(&[Test::Prompt(512), Test::Generation(64)], 0).get(), 512);
+        assert_eq!(context_length(&[Test::Generation(257)], 0).get(), 512);
+        assert_eq!(context_length(&[Test::Generation(64)], 4000).get(), 4096);
+        assert_eq!(context_length(&[Test::Prompt(u32::MAX)], 1).get(), u32::MAX);
     }
 }

@@ -19,6 +19,7 @@ mod process;
 mod program;
 mod record;
 mod setup;
+mod skips;
 mod steps;
 mod test;
 mod toolchain;

@@ -31,8 +31,9 @@ pub(crate) fn run(command: &mut Command) -> Result<(), ProcessError> {
 /// Runs with the lines of the child's stdout passed on where `keep` says so.
 pub(crate) fn run_filtered(command: &mut Command, mut keep: impl FnMut(&str) -> bool) -> Result<(), ProcessError> {
     show(command);
-    let start = |source| ProcessError::Start { command: line(command), source };
-    let mut child = command.stdout(Stdio::piped()).spawn().map_err(start)?;
+    let started = command.stdout(Stdio::piped()).spawn();
+    let lost = |source| ProcessError::Start { command: line(command), source };
+    let mut child = started.map_err(lost)?;
     if let Some(stdout) = child.stdout.take() {
         let mut reader = BufReader::new(stdout);
         let mut bytes = Vec::new();
@@ -45,7 +46,7 @@ pub(crate) fn run_filtered(command: &mut Command, mut keep: impl FnMut(&str) -> 
             bytes.clear();
         }
     }
-    let status = child.wait().map_err(|source| ProcessError::Start { command: line(command), source })?;
+    let status = child.wait().map_err(lost)?;
     succeeded(command, status)
 }
 

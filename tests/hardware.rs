@@ -1,7 +1,7 @@
 //! Other machines, as tests: what is decoded from a snapshot, which tier it runs, with how many threads.
 //!
 //! `tests/fixtures/hardware/*.json` are snapshots with the source of their facts and what is expected of them.
-#![allow(clippy::unwrap_used, reason = "clippy's own exception does not reach the helpers of an integration test")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the functions that the tests share are tests too")]
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -112,8 +112,15 @@ fn every_machine_has_its_cores() {
 
 #[test]
 fn every_machine_has_the_memory_that_its_groups_leave_it() {
-    check(|expect| expect.memory_total, |_, hardware| Some(hardware.memory.total));
-    check(|expect| expect.memory_available, |_, hardware| Some(hardware.memory.available));
+    check(|expect| expect.memory_total, |_, hardware| hardware.memory.total);
+    check(|expect| expect.memory_available, |_, hardware| hardware.memory.available);
+}
+
+#[test]
+fn memory_that_nothing_tells_of_is_not_known() {
+    let hardware = Hardware::from_snapshot(&fixture("nothing-readable"));
+    assert_eq!((hardware.memory.total, hardware.memory.available, hardware.memory.limit), (None, None, None));
+    assert!(hardware.to_string().ends_with("memory: not known"), "{hardware}");
 }
 
 #[test]
@@ -182,6 +189,17 @@ fn threads_stand_on_one_cpu_of_each_core() {
 }
 
 #[test]
+fn threads_keep_to_performance_cores_where_there_are_others_and_they_suffice() {
+    let keep = |name: &str, threads| Hardware::from_snapshot(&fixture(name)).topology.performance_cpus(threads);
+    assert_eq!(keep("hybrid-8p-8e", 8), Some((0..16).collect()));
+    assert_eq!(keep("hybrid-8p-8e", 1), Some((0..16).collect()));
+    // Whoever asks for more threads wants them on all cores.
+    assert_eq!(keep("hybrid-8p-8e", 9), None);
+    assert_eq!(keep("hybrid-bound-to-efficiency-cores", 1), None);
+    assert_eq!(keep("zen4", 1), None);
+}
+
+#[test]
 fn the_plan_says_why() {
     let reason = |name: &str| Hardware::from_snapshot(&fixture(name)).thread_plan().reason;
     assert_eq!(reason("hybrid-8p-8e"), "8 performance cores (8 efficiency cores left out)");
@@ -238,7 +256,7 @@ fn the_files_of_this_machine_give_caches_and_memory() {
     let l1 = |cache: &&gguf_loader::hardware::Cache| cache.level == 1 && cache.kind == CacheKind::Data;
     let l1 = hardware.topology.caches.iter().find(l1).expect("a data cache of level 1");
     assert!((8 << 10..=1 << 20).contains(&l1.bytes), "{} bytes", l1.bytes);
-    assert!(hardware.memory.total > 0);
+    assert!(hardware.memory.total > Some(0));
 }
 
 #[test]
@@ -253,6 +271,77 @@ fn detection_takes_less_than_five_milliseconds() {
     println!("detected in {best:?}");
     let emulated = std::env::var_os("GGUF_LOADER_TEST_EMULATED").is_some();
     assert!(emulated || best < Duration::from_millis(5), "{best:?}");
+}
+
+/// What the selector makes of the fixtures, with the backends that this program has.
+mod choices {
+    use super::*;
+    use gguf_loader::{
+        backend::{ModelProfile, WeightGroup, Workload},
+        gguf::TensorType,
+        select::{Registry, Request, select},
+    };
+
+    /// A model of 7 * 10^9 weights of one type, as large as what binds decoding to the memory.
+    fn model(tensor_type: TensorType) -> ModelProfile {
+        let elements = 7_000_000_000 / tensor_type.block_elements() * tensor_type.block_elements();
+        let bytes = elements / tensor_type.block_elements() * tensor_type.block_bytes();
+        ModelProfile {
+            architecture: "llama".to_owned(),
+            weight_bytes: bytes,
+            groups: vec![WeightGroup { tensor_type, elements, bytes }],
+            kv_bytes_per_token: 131_072,
+            n_ctx_train: 4096,
+            n_layer: 32,
+            n_vocab: 32_000,
+            vocabulary_only: false,
+        }
+    }
+
+    /// Compares the winner on every machine of this architecture and system whose tier was built.
+    fn check(engine: &str, tensor_type: TensorType, workload: Workload) {
+        let (registry, model) = (Registry::global().unwrap(), model(tensor_type));
+        let request = Request::new(&model).with_workload(workload);
+        let mut compared = 0;
+        for (name, Fixture { expect, snapshot, .. }) in fixtures() {
+            let here = snapshot.architecture == Architecture::HERE && snapshot.os == std::env::consts::OS;
+            let Some(expected) = expect.tier.filter(|_| here).map(|tier| format!("{engine}-{tier}")) else { continue };
+            if registry.find(&expected).is_err() {
+                continue;
+            }
+            compared += 1;
+            let selection = select(registry, &Hardware::from_snapshot(&snapshot), &request).unwrap();
+            assert_eq!(selection.backend().id(), expected, "{name}, {tensor_type}, {workload:?}: {selection}");
+        }
+        if compared == 0 {
+            println!("skipped: no {engine}-* of a recorded machine is compiled in");
+        }
+    }
+
+    const USUAL: Workload = Workload { prompt_tokens: 512, generated_tokens: 128 };
+    const WITHOUT_PROMPT: Workload = Workload { prompt_tokens: 0, generated_tokens: 128 };
+
+    #[test]
+    fn models_with_float_weights_are_given_the_machines_tier() {
+        check("cpu", TensorType::F16, USUAL);
+    }
+
+    #[test]
+    fn quantised_models_are_given_the_machines_tier() {
+        check("cpu", TensorType::Q4_0, USUAL);
+    }
+
+    #[test]
+    fn ternary_models_are_given_the_ternary_kernels_of_the_machines_tier() {
+        check("bitnet", TensorType::TQ2_0, USUAL);
+    }
+
+    #[test]
+    fn where_memory_binds_all_tiers_alike_the_machines_tier_still_wins() {
+        check("cpu", TensorType::F16, WITHOUT_PROMPT);
+        check("cpu", TensorType::Q4_0, WITHOUT_PROMPT);
+        check("bitnet", TensorType::TQ2_0, WITHOUT_PROMPT);
+    }
 }
 
 mod table {
@@ -307,7 +396,9 @@ mod table {
                 let grows = slow.quantized < fast.quantized
                     && slow.float < fast.float
                     && slow.quantized_vector < fast.quantized_vector
-                    && slow.float_vector < fast.float_vector;
+                    && slow.float_vector < fast.float_vector
+                    && slow.ternary < fast.ternary
+                    && slow.ternary_vector < fast.ternary_vector;
                 assert!(grows, "{} is not slower than {}", pair[0].id, pair[1].id);
             }
         }

@@ -106,7 +106,8 @@ fn some_of(ids: &[&'static str]) -> impl Strategy<Value = Vec<String>> + use<> {
 }
 
 fn workload() -> impl Strategy<Value = Workload> {
-    (0..5000u32, 0..5000u32).prop_map(|(prompt_tokens, generated_tokens)| Workload { prompt_tokens, generated_tokens })
+    let tokens = || prop_oneof![1 => Just(0), 3 => 0..5000u32];
+    (tokens(), tokens()).prop_map(|(prompt_tokens, generated_tokens)| Workload { prompt_tokens, generated_tokens })
 }
 
 /// What can be read off an answer, whether it is a selection or not.
@@ -302,13 +303,18 @@ proptest! {
 
     #[test]
     fn the_candidates_stand_best_first_and_then_by_id(
-        recipes in recipes(), hardware in hardware(), model in profile(), policy in open_policy(),
+        recipes in recipes(), hardware in hardware(), model in profile(), workload in workload(), policy in open_policy(),
     ) {
-        let answer = select(&registry(bake(&recipes)), &hardware, &Request::new(&model).with_policy(policy));
+        let request = Request::new(&model).with_policy(policy).with_workload(workload);
+        let answer = select(&registry(bake(&recipes)), &hardware, &request);
         for pair in candidates(&answer).into_iter().flatten().collect::<Vec<_>>().windows(2) {
-            let speed = |index: usize| pair[index].prediction().map_or(0.0, |prediction| prediction.tokens_per_second);
-            prop_assert!(speed(0) >= speed(1));
-            prop_assert!(speed(0) > speed(1) || key(pair[0]) < key(pair[1]));
+            let speeds = |index: usize| {
+                pair[index].prediction().map_or([0.0; 3], |prediction| {
+                    [prediction.tokens_per_second, prediction.score.prompt, prediction.score.decode]
+                })
+            };
+            prop_assert!(speeds(0) >= speeds(1));
+            prop_assert!(speeds(0) > speeds(1) || key(pair[0]) < key(pair[1]));
         }
     }
 

@@ -15,9 +15,9 @@ use super::{
 use crate::{
     backend::{
         Backend, BackendModel, Device, Ineligible, LoadError, LoadRequest, Matrix, ModelProfile, Product, ProductError,
-        Rates, Score, Unavailable, Vocabulary, WeightGroup, roofline,
+        Rates, Score, Unavailable, Vocabulary, roofline,
     },
-    gguf::TensorType,
+    gguf::{TensorInfo, TensorType},
     hardware::Hardware,
 };
 
@@ -47,17 +47,10 @@ impl Backend for BitnetBackend {
         if !ggml::knows_architecture(&model.architecture) {
             return Err(Ineligible::Architecture(model.architecture.clone()));
         }
-        let (ternary, others): (Vec<WeightGroup>, Vec<WeightGroup>) =
-            model.groups.iter().partition(|group| is_ternary(group.tensor_type));
-        if ternary.is_empty() {
+        if !model.groups.iter().any(|group| group.tensor_type.is_ternary()) {
             return Err(Ineligible::NoTensorOfType("TQ1_0, TQ2_0 or Q2_0"));
         }
-        let rates = self.tier.predicted_rates(hardware);
-        let with_groups = |groups| ModelProfile { groups, ..model.clone() };
-        let ternary = roofline(&with_groups(ternary), &self.ternary_rates(&rates));
-        let others = roofline(&with_groups(others), &rates);
-        let both = |one: f64, other: f64| 1.0 / (1.0 / one + 1.0 / other);
-        Ok(Score { prompt: both(ternary.prompt, others.prompt), decode: both(ternary.decode, others.decode) })
+        Ok(roofline(model, &self.predicted_rates(hardware)))
     }
 
     fn load(
@@ -69,6 +62,7 @@ impl Backend for BitnetBackend {
         // A safe function must not rely on where the device came from: it may have been made for another machine.
         let hardware = Hardware::detect();
         self.tier.require(&hardware)?;
+        ggml::require_for_weights(request, &hardware.memory, |tensor| self.repacked_bytes(tensor))?;
         let model = LlamaModel::load(self.id, self.registration(hardware.default_threads()), request, progress)?;
         // Stacked experts, for one, are multiplied in another way. To run such a model here would be to pretend.
         if model.ternary_tensors() == 0 && !request.profile().vocabulary_only {
@@ -82,7 +76,7 @@ impl Backend for BitnetBackend {
         let hardware = Hardware::detect();
         self.tier.require(&hardware).ok()?;
         let threads = hardware.default_threads();
-        ggml::measure(self.registration(threads), ggml::TERNARY, threads, budget)
+        ggml::measure(self.registration(threads), threads, budget)
     }
 
     fn product(
@@ -111,21 +105,28 @@ impl BitnetBackend {
         self.registration.with_ternary_kernels(packing, threads.get())
     }
 
-    /// The tier's rates with ternary in the place of quantised weights.
-    fn ternary_rates(&self, rates: &Rates) -> Rates {
-        let scale = |rate: f64, from: f64, to: f64| rate / from * to;
-        let of_tier = &self.tier.rates;
-        Rates {
-            quantized: scale(rates.quantized, of_tier.quantized, of_tier.ternary),
-            quantized_vector: scale(rates.quantized_vector, of_tier.quantized_vector, of_tier.ternary_vector),
-            ..*rates
+    /// Bytes that a matrix takes in the form that the kernels, or else ggml, make of it.
+    fn repacked_bytes(&self, tensor: &TensorInfo) -> Option<u64> {
+        /// Memory is reserved for two bits each, also where they will take 1.6.
+        const WEIGHTS_OF_A_BYTE: u64 = 4;
+        let stacked = tensor.shape.get(2).is_some_and(|&count| count > 1);
+        match tensor.tensor_type {
+            ternary if ternary.is_ternary() && !stacked => Some(tensor.elements() / WEIGHTS_OF_A_BYTE),
+            TensorType::Q6_K if !stacked => Some(tensor.bytes),
+            _ => self.tier.repacked_bytes(tensor),
         }
     }
-}
 
-/// The types that the kernels repack.
-fn is_ternary(tensor_type: TensorType) -> bool {
-    matches!(tensor_type, TensorType::TQ1_0 | TensorType::TQ2_0 | TensorType::Q2_0)
+    /// The tier's rates, with those of its ternary kernels in the place of ggml's.
+    fn predicted_rates(&self, hardware: &Hardware) -> Rates {
+        let of_tier = &self.tier.rates;
+        let rates = self.tier.predicted_rates(hardware);
+        Rates {
+            ternary: rates.ternary / of_tier.quantized * of_tier.ternary,
+            ternary_vector: rates.ternary_vector / of_tier.quantized_vector * of_tier.ternary_vector,
+            ..rates
+        }
+    }
 }
 
 /// Registers the kernels of one tier that build.rs built.

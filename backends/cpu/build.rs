@@ -57,8 +57,10 @@ pub(crate) fn build(source: &Source) {
     println!("cargo:rerun-if-changed={}", bitnet::KERNELS);
     println!("cargo:rerun-if-env-changed=GGUF_LOADER_STRICT_BUILD");
     println!("cargo:rerun-if-env-changed=GGUF_LOADER_SINGLE_TIER");
+    println!("cargo:rerun-if-env-changed=GGUF_LOADER_RAISED_BASELINE");
     rerun_when_the_compiler_changes();
     refuse_flags_for_a_newer_cpu();
+    refuse_rust_code_for_a_newer_cpu();
     let wanted = wanted_tiers();
     let built = match Renamer::find() {
         Some(renamer) => build_tiers(source, &wanted, &renamer),
@@ -93,6 +95,34 @@ fn refuse_flags_for_a_newer_cpu() {
             panic!("{flag} in CFLAGS or CXXFLAGS would raise the instruction set of every tier; unset it");
         }
     }
+}
+
+/// `RUSTFLAGS=-Ctarget-cpu=native` raises what stands around the tiers: the Rust code, which detects the CPU, and libllama, whose
+/// build follows the same flag.
+fn refuse_rust_code_for_a_newer_cpu() {
+    if env::var("GGUF_LOADER_RAISED_BASELINE").is_ok_and(|value| value == "1") {
+        return;
+    }
+    let Some(baseline) = target_baseline() else { return };
+    let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    let raised: Vec<&str> = features.split(',').filter(|feature| !baseline.contains(*feature)).collect();
+    assert!(
+        raised.is_empty(),
+        "RUSTFLAGS or a cargo configuration let the Rust code use {}: the program would not start on every CPU. The tiers \
+         bring these instructions to where they matter; take `target-cpu` and `target-feature` away, or set \
+         GGUF_LOADER_RAISED_BASELINE=1 for a program that need not run elsewhere",
+        raised.join(", ")
+    );
+}
+
+/// The features that the target has without flags. `None` where rustc does not say.
+fn target_baseline() -> Option<HashSet<String>> {
+    let arguments = ["--print", "cfg", "--target", &env::var("TARGET").ok()?];
+    let output =
+        Command::new(env::var_os("RUSTC")?).args(arguments).output().ok().filter(|output| output.status.success())?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let feature = |line: &str| Some(line.strip_prefix("target_feature=\"")?.strip_suffix('"')?.to_owned());
+    Some(text.lines().filter_map(feature).collect())
 }
 
 /// The floor of the target's architecture, then every tier that a cargo feature asks for.
@@ -210,12 +240,14 @@ fn compiler_can_build(tier: &Tier) -> bool {
     let folder = out_dir().join("probe").join(tier.id);
     fs::create_dir_all(&folder).expect("OUT_DIR is writable");
     let probe = folder.join("probe.cpp");
-    fs::write(&probe, "int gguf_loader_probe(int x) { return x; }\n").expect("OUT_DIR is writable");
     let build = compiler(tier, true);
-    if build.get_compiler().is_like_msvc() && tier.msvc_flags.is_none() {
+    let msvc = build.get_compiler().is_like_msvc();
+    if msvc && tier.msvc_flags.is_none() {
         return false;
     }
-    // Unknown -m flags are errors with gcc and clang; an assembler that is too old shows here as well.
+    // Unknown -m flags are errors with gcc and clang. Their assembler may still be too old: it is given an instruction.
+    let statement = if msvc { String::new() } else { format!("__asm__ volatile(\"{}\");", tier.instruction) };
+    fs::write(&probe, format!("void gguf_loader_probe() {{ {statement} }}\n")).expect("OUT_DIR is writable");
     build.clone().out_dir(&folder).file(&probe).try_compile_intermediates().is_ok()
 }
 

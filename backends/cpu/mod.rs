@@ -17,6 +17,7 @@ use crate::{
         ModelProfile, Product, ProductError, Rates, Score, TemplateError, TemplateSource, Unavailable, Vocabulary,
         roofline,
     },
+    gguf::{TensorInfo, TensorType},
     hardware::Hardware,
 };
 
@@ -32,10 +33,15 @@ impl Tier {
     /// The one check that stands between a tier's code and a CPU that does not know it.
     pub(super) fn require(&self, hardware: &Hardware) -> Result<(), Unavailable> {
         let missing = hardware.cpu.features.missing(self.requires);
-        if missing.is_empty() {
-            return Ok(());
+        if !missing.is_empty() {
+            return Err(Unavailable::MissingCpuFeatures(missing.into_iter().map(str::to_owned).collect()));
         }
-        Err(Unavailable::MissingCpuFeatures(missing.into_iter().map(str::to_owned).collect()))
+        // ggml's kernels for SVE end the process on any other length.
+        match hardware.cpu.sve_vector_bytes {
+            Some(16 | 32 | 64) => Ok(()),
+            _ if !self.requires.contains(&"sve") => Ok(()),
+            other => Err(Unavailable::VectorLength(other)),
+        }
     }
 
     /// What the tier does on all cores that a context uses by default.
@@ -52,11 +58,30 @@ impl Tier {
         let rate = |per_cycle: f64| per_cycle * CLOCK * threads;
         Rates {
             quantized: rate(self.rates.quantized),
+            // ggml's own kernels for them: the tier's rates of quantised weights, or near.
+            ternary: rate(self.rates.quantized),
             float: rate(self.rates.float),
             quantized_vector: rate(self.rates.quantized_vector),
+            ternary_vector: rate(self.rates.quantized_vector),
             float_vector: rate(self.rates.float_vector),
             bandwidth: (CORE_BANDWIDTH * threads).min(MEMORY_BANDWIDTH),
         }
+    }
+
+    /// Bytes that a matrix takes in the form that ggml makes of it on this tier; `None` where it stays as it is. Follows
+    /// `ggml_repack_get_optimal_repack_type` and, for AMX, `qtype_has_amx_kernels`.
+    pub(super) fn repacked_bytes(&self, tensor: &TensorInfo) -> Option<u64> {
+        use TensorType::{IQ4_NL, IQ4_XS, MXFP4, Q2_K, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K, Q8_0};
+        let has = |feature| self.requires.contains(&feature);
+        let repacked = match tensor.tensor_type {
+            Q4_0 | Q4_K | IQ4_NL | MXFP4 => has("avx2") || has("dotprod"),
+            Q5_K | Q6_K | Q8_0 => has("amx-int8") || has("dotprod"),
+            Q4_1 | IQ4_XS => has("amx-int8"),
+            Q2_K => has("avx512f"),
+            _ => false,
+        };
+        // Rows are interleaved in eights, on some tiers in fours.
+        (repacked && tensor.shape.get(1)? % 8 == 0).then_some(tensor.bytes)
     }
 
     /// What ggml calls the extensions; the full list of requirements is in `tiers.rs` and in a refusal.
@@ -107,14 +132,16 @@ impl Backend for CpuBackend {
         progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Arc<dyn BackendModel>, LoadError> {
         // A safe function must not rely on where the device came from: it may have been made for another machine.
-        self.tier.require(&Hardware::detect())?;
+        let hardware = Hardware::detect();
+        self.tier.require(&hardware)?;
+        ggml::require_for_weights(request, &hardware.memory, |tensor| self.tier.repacked_bytes(tensor))?;
         Ok(Arc::new(LlamaModel::load(self.id, self.registration, request, progress)?))
     }
 
     fn measure(&self, _device: &Device, budget: Duration) -> Option<Rates> {
         let hardware = Hardware::detect();
         self.tier.require(&hardware).ok()?;
-        ggml::measure(self.registration, ggml::QUANTIZED, hardware.default_threads(), budget)
+        ggml::measure(self.registration, hardware.default_threads(), budget)
     }
 
     fn product(
@@ -191,3 +218,84 @@ macro_rules! register_tier {
 }
 
 include!(concat!(env!("OUT_DIR"), "/built_tiers.rs"));
+
+#[cfg(all(test, feature = "synth"))]
+mod tests {
+    use super::*;
+    use crate::{
+        backend::Mapping,
+        gguf::{Gguf, synth::SyntheticModel},
+        hardware::{Memory, Snapshot},
+    };
+
+    #[test]
+    fn tiers_with_sve_are_for_the_vector_lengths_that_ggml_knows() {
+        let recorded = include_str!("../../tests/fixtures/hardware/neoverse-v1.json");
+        let mut fixture: serde_json::Value = serde_json::from_str(recorded).unwrap();
+        let snapshot: Snapshot = serde_json::from_value(fixture["snapshot"].take()).unwrap();
+        let mut hardware = Hardware::from_snapshot(&snapshot);
+        for (bytes, runs) in [(16, true), (32, true), (64, true), (48, false), (128, false), (256, false)] {
+            hardware.cpu.sve_vector_bytes = Some(bytes);
+            let expected = if runs { Ok(()) } else { Err(Unavailable::VectorLength(Some(bytes))) };
+            assert_eq!(tier("armv8-sve").require(&hardware), expected);
+            assert_eq!(tier("armv8-i8mm").require(&hardware), Ok(()));
+        }
+        hardware.cpu.sve_vector_bytes = None;
+        assert_eq!(tier("armv8-sve").require(&hardware), Err(Unavailable::VectorLength(None)));
+    }
+
+    const AVX2: &Tier = tier("haswell");
+
+    /// The memory of a recorded container, with another limit.
+    fn container(limit: u64) -> Memory {
+        let recorded = include_str!("../../tests/fixtures/hardware/pod-quota.json");
+        let mut fixture: serde_json::Value = serde_json::from_str(recorded).unwrap();
+        let mut snapshot: Snapshot = serde_json::from_value(fixture["snapshot"].take()).unwrap();
+        let limited = |(path, text): &(&String, &mut String)| path.ends_with("/memory.max") && *text != "max\n";
+        let limits = snapshot.files.iter_mut().filter(limited);
+        assert_eq!(limits.map(|(_, text)| *text = format!("{limit}\n")).count(), 1);
+        snapshot.files.retain(|path, _| !path.ends_with("/memory.current"));
+        Hardware::from_snapshot(&snapshot).memory
+    }
+
+    /// What the weights of a model take on a tier, as the refusal of a machine with next to no memory says it.
+    fn needed(tensor_type: TensorType, mapping: Mapping, tier: &Tier) -> Option<(u64, u64)> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        SyntheticModel::tiny().with_type(tensor_type).write_file(&path).unwrap();
+        let file = Gguf::open(&path).unwrap();
+        let request = LoadRequest::new(&file).unwrap().with_mapping(mapping);
+        let require =
+            |limit| ggml::require_for_weights(&request, &container(limit), |tensor| tier.repacked_bytes(tensor));
+        let refusal = |result| match result {
+            Err(LoadError::Memory { needed, available }) => Some((needed, available)),
+            Err(error) => panic!("{error}"),
+            Ok(()) => None,
+        };
+        let (needed, available) = refusal(require(1))?;
+        assert_eq!(available, 1);
+        assert_eq!(refusal(require(needed)), None);
+        assert_eq!(refusal(require(needed - 1)), Some((needed, needed - 1)));
+        Some((needed, request.profile().weight_bytes))
+    }
+
+    #[test]
+    fn weights_that_are_read_are_refused_where_the_control_group_leaves_too_little() {
+        let (needed, stored) = needed(TensorType::F16, Mapping::Read, AVX2).unwrap();
+        assert_eq!(needed, stored);
+    }
+
+    #[test]
+    fn of_mapped_weights_only_those_that_are_repacked_must_fit() {
+        assert_eq!(needed(TensorType::F16, Mapping::Map, AVX2), None);
+        assert_eq!(needed(TensorType::Q4_0, Mapping::Map, tier("x64")), None);
+        let (needed, stored) = needed(TensorType::Q4_0, Mapping::Map, AVX2).unwrap();
+        assert!((stored / 2..stored).contains(&needed), "{needed} of {stored} bytes");
+    }
+
+    #[test]
+    fn amx_repacks_what_other_tiers_leave_mapped() {
+        assert_eq!(needed(TensorType::Q8_0, Mapping::Map, tier("zen4")), None);
+        assert!(needed(TensorType::Q8_0, Mapping::Map, tier("sapphirerapids")).is_some());
+    }
+}

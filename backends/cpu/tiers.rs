@@ -34,15 +34,27 @@ pub(crate) struct Tier {
     pub(crate) gnu_flags: &'static [&'static str],
     /// Flags for MSVC; `None` where it cannot build the tier.
     pub(crate) msvc_flags: Option<&'static [&'static str]>,
+    /// An instruction of its newest extension, which the assembler must know too: it may be older than the compiler.
+    pub(crate) instruction: &'static str,
     /// What ggml's own build defines for the same tier.
     pub(crate) defines: &'static [&'static str],
     /// How fast it is.
     pub(crate) rates: TierRates,
 }
 
-/// Multiply-adds per cycle and core, sustained over a whole model.
+/// Multiply-adds per cycle and core, sustained over a whole model, at the 3 GHz that predictions assume.
 ///
-/// Estimates: only `x64` and `haswell` come from a measured model, the others keep the ratio of their vector units.
+/// Measured, on Zen 4 with two threads: tokens a second times the model's matrix elements, over 6e9 cycles.
+///
+/// * Quantised: `benches/record/tiers-amd-epyc-family-25-model-17.md`, SmolLM2 in Q4_0, all x86-64 tiers but two. From
+///   cascadelake to zen4 the measurements differ by less than their deviation, and so do skylakex and cannonlake: the
+///   table lets them rise a little, because the last row that a CPU can run is to win.
+/// * Ternary: `benches/record/bitnet-amd-epyc-family-25-model-17.md` for x64, sse42, haswell and zen4; one token at a time on
+///   haswell and zen4 from `kernels-amd-epyc-family-25-model-17.md`, where memory does not bind it. Tiers between have
+///   the kernels of one of these, and its rate.
+///
+/// Estimates: alderlake (haswell, and what VNNI gives at 512 bits), sapphirerapids with AMX, ternary weights on alderlake,
+/// skylakex and cannonlake (whose instructions Zen 4 splits in two), every float rate, and all of aarch64.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TierRates {
     /// Quantised weights, many tokens at a time.
@@ -113,14 +125,15 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: &["sse2"],
         gnu_flags: &["-mtune=generic"],
         msvc_flags: Some(&[]),
+        instruction: "pmaddwd %xmm0, %xmm1",
         defines: &[],
         rates: TierRates {
-            quantized: 0.45,
+            quantized: 0.78,
             float: 1.0,
-            quantized_vector: 0.27,
+            quantized_vector: 0.65,
             float_vector: 0.8,
-            ternary: 7.0,
-            ternary_vector: 5.5,
+            ternary: 8.2,
+            ternary_vector: 6.2,
         },
     },
     // Intel from Nehalem (2008) and Silvermont, AMD from Bulldozer and Jaguar.
@@ -132,14 +145,15 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: &["sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt"],
         gnu_flags: &["-msse4.2", "-mtune=nehalem"],
         msvc_flags: Some(&["/arch:SSE4.2"]),
+        instruction: "pcmpgtq %xmm0, %xmm1",
         defines: &["GGML_SSE42"],
         rates: TierRates {
-            quantized: 1.2,
+            quantized: 5.0,
             float: 1.2,
-            quantized_vector: 0.9,
+            quantized_vector: 2.36,
             float_vector: 0.9,
-            ternary: 15.0,
-            ternary_vector: 11.0,
+            ternary: 20.9,
+            ternary_vector: 11.8,
         },
     },
     Tier {
@@ -150,14 +164,15 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: &["sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "avx"],
         gnu_flags: &["-msse4.2", "-mavx", "-mtune=sandybridge"],
         msvc_flags: Some(&["/arch:AVX"]),
+        instruction: "vaddps %ymm0, %ymm1, %ymm2",
         defines: &["GGML_SSE42", "GGML_AVX"],
         rates: TierRates {
-            quantized: 2.0,
+            quantized: 6.8,
             float: 2.4,
-            quantized_vector: 1.2,
+            quantized_vector: 2.64,
             float_vector: 1.2,
-            ternary: 16.0,
-            ternary_vector: 12.0,
+            ternary: 21.0,
+            ternary_vector: 11.9,
         },
     },
     Tier {
@@ -168,14 +183,15 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: &["sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "avx", "f16c"],
         gnu_flags: &["-msse4.2", "-mavx", "-mf16c", "-mtune=ivybridge"],
         msvc_flags: None,
+        instruction: "vcvtph2ps %xmm0, %ymm1",
         defines: &["GGML_SSE42", "GGML_AVX", "GGML_F16C"],
         rates: TierRates {
-            quantized: 2.1,
+            quantized: 6.9,
             float: 3.0,
-            quantized_vector: 1.3,
+            quantized_vector: 2.77,
             float_vector: 1.5,
-            ternary: 16.2,
-            ternary_vector: 12.2,
+            ternary: 21.1,
+            ternary_vector: 12.0,
         },
     },
     Tier {
@@ -186,14 +202,15 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: &["sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "avx", "f16c", "fma"],
         gnu_flags: &["-msse4.2", "-mavx", "-mf16c", "-mfma", "-mtune=bdver2"],
         msvc_flags: None,
+        instruction: "vfmadd231ps %ymm0, %ymm1, %ymm2",
         defines: &["GGML_SSE42", "GGML_AVX", "GGML_F16C", "GGML_FMA"],
         rates: TierRates {
-            quantized: 2.2,
+            quantized: 7.4,
             float: 3.6,
-            quantized_vector: 1.4,
+            quantized_vector: 2.9,
             float_vector: 1.8,
-            ternary: 16.4,
-            ternary_vector: 12.4,
+            ternary: 21.2,
+            ternary_vector: 12.1,
         },
     },
     // Intel from Haswell (2013), AMD from Excavator and Zen. MSVC's `/arch:AVX2` may emit BMI1 and LZCNT, so they
@@ -206,14 +223,15 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: avx2!(requires),
         gnu_flags: avx2!(flags "-mtune=haswell"),
         msvc_flags: Some(&["/arch:AVX2", "/D__BMI2__"]),
+        instruction: "vpmaddubsw %ymm0, %ymm1, %ymm2",
         defines: avx2!(defines),
         rates: TierRates {
-            quantized: 8.0,
+            quantized: 14.3,
             float: 7.0,
-            quantized_vector: 3.0,
+            quantized_vector: 4.31,
             float_vector: 2.5,
-            ternary: 33.0,
-            ternary_vector: 20.0,
+            ternary: 43.0,
+            ternary_vector: 27.1,
         },
     },
     Tier {
@@ -224,14 +242,15 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: avx2!(requires "avxvnni"),
         gnu_flags: avx2!(flags "-mavxvnni" "-mtune=alderlake"),
         msvc_flags: Some(&["/arch:AVX2", "/D__BMI2__", "/D__AVXVNNI__"]),
+        instruction: "{vex} vpdpbusd %ymm0, %ymm1, %ymm2",
         defines: avx2!(defines "GGML_AVX_VNNI"),
         rates: TierRates {
-            quantized: 12.0,
+            quantized: 16.3,
             float: 7.2,
-            quantized_vector: 3.2,
+            quantized_vector: 4.4,
             float_vector: 2.6,
-            ternary: 36.0,
-            ternary_vector: 21.0,
+            ternary: 48.0,
+            ternary_vector: 28.0,
         },
     },
     Tier {
@@ -242,14 +261,15 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: avx512!(requires),
         gnu_flags: avx512!(flags "-mtune=skylake-avx512"),
         msvc_flags: Some(&["/arch:AVX512", "/D__BMI2__"]),
+        instruction: "vpmaddubsw %zmm0, %zmm1, %zmm2",
         defines: avx512!(defines),
         rates: TierRates {
-            quantized: 13.0,
+            quantized: 16.8,
             float: 11.0,
-            quantized_vector: 3.4,
+            quantized_vector: 4.49,
             float_vector: 3.2,
-            ternary: 38.0,
-            ternary_vector: 24.0,
+            ternary: 50.0,
+            ternary_vector: 29.0,
         },
     },
     Tier {
@@ -260,14 +280,15 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: avx512!(requires "avx512vbmi"),
         gnu_flags: avx512!(flags "-mavx512vbmi" "-mtune=cannonlake"),
         msvc_flags: Some(&["/arch:AVX512", "/D__BMI2__", "/D__AVX512VBMI__"]),
+        instruction: "vpermb %zmm0, %zmm1, %zmm2",
         defines: avx512!(defines "GGML_AVX512_VBMI"),
         rates: TierRates {
-            quantized: 13.2,
+            quantized: 16.9,
             float: 11.1,
-            quantized_vector: 3.5,
+            quantized_vector: 4.5,
             float_vector: 3.3,
-            ternary: 38.2,
-            ternary_vector: 24.2,
+            ternary: 50.2,
+            ternary_vector: 29.2,
         },
     },
     Tier {
@@ -278,14 +299,15 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: avx512!(requires "avx512vnni"),
         gnu_flags: avx512!(flags "-mavx512vnni" "-mtune=cascadelake"),
         msvc_flags: Some(&["/arch:AVX512", "/D__BMI2__", "/D__AVX512VNNI__"]),
+        instruction: "vpdpbusd %zmm0, %zmm1, %zmm2",
         defines: avx512!(defines "GGML_AVX512_VNNI"),
         rates: TierRates {
-            quantized: 20.0,
+            quantized: 19.2,
             float: 11.2,
-            quantized_vector: 4.0,
+            quantized_vector: 4.52,
             float_vector: 3.4,
-            ternary: 50.0,
-            ternary_vector: 36.0,
+            ternary: 64.8,
+            ternary_vector: 32.0,
         },
     },
     Tier {
@@ -296,14 +318,15 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: avx512!(requires "avx512vbmi" "avx512vnni"),
         gnu_flags: avx512!(flags "-mavx512vbmi" "-mavx512vnni" "-mtune=icelake-server"),
         msvc_flags: Some(&["/arch:AVX512", "/D__BMI2__", "/D__AVX512VBMI__", "/D__AVX512VNNI__"]),
+        instruction: "vpdpbusd %zmm0, %zmm1, %zmm2",
         defines: avx512!(defines "GGML_AVX512_VBMI" "GGML_AVX512_VNNI"),
         rates: TierRates {
-            quantized: 20.5,
+            quantized: 19.3,
             float: 11.3,
-            quantized_vector: 4.1,
+            quantized_vector: 4.53,
             float_vector: 3.5,
-            ternary: 50.2,
-            ternary_vector: 36.2,
+            ternary: 64.9,
+            ternary_vector: 32.1,
         },
     },
     Tier {
@@ -314,14 +337,15 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: avx512!(requires "avx512vnni" "avx512bf16"),
         gnu_flags: avx512!(flags "-mavx512vnni" "-mavx512bf16" "-mtune=cooperlake"),
         msvc_flags: None,
+        instruction: "vdpbf16ps %zmm0, %zmm1, %zmm2",
         defines: avx512!(defines "GGML_AVX512_VNNI" "GGML_AVX512_BF16"),
         rates: TierRates {
-            quantized: 21.0,
+            quantized: 19.4,
             float: 12.0,
-            quantized_vector: 4.2,
+            quantized_vector: 4.54,
             float_vector: 3.6,
-            ternary: 50.4,
-            ternary_vector: 36.4,
+            ternary: 65.0,
+            ternary_vector: 32.2,
         },
     },
     // `-mtune=znver4` would need gcc 12.3; this one is as old as `-mavx512bf16`.
@@ -333,14 +357,15 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: avx512!(requires "avx512vbmi" "avx512vnni" "avx512bf16"),
         gnu_flags: avx512!(flags "-mavx512vbmi" "-mavx512vnni" "-mavx512bf16" "-mtune=znver3"),
         msvc_flags: None,
+        instruction: "vdpbf16ps %zmm0, %zmm1, %zmm2",
         defines: avx512!(defines "GGML_AVX512_VBMI" "GGML_AVX512_VNNI" "GGML_AVX512_BF16"),
         rates: TierRates {
-            quantized: 22.0,
+            quantized: 19.5,
             float: 12.5,
-            quantized_vector: 4.3,
+            quantized_vector: 4.56,
             float_vector: 3.7,
-            ternary: 50.6,
-            ternary_vector: 36.6,
+            ternary: 65.1,
+            ternary_vector: 32.3,
         },
     },
     Tier {
@@ -353,16 +378,17 @@ pub(crate) const TIERS: &[Tier] = &[
             flags "-mavx512vbmi" "-mavx512vnni" "-mavx512bf16" "-mamx-tile" "-mamx-int8" "-mtune=sapphirerapids"
         ),
         msvc_flags: None,
+        instruction: "tdpbssd %tmm0, %tmm1, %tmm2",
         defines: avx512!(
             defines "GGML_AVX512_VBMI" "GGML_AVX512_VNNI" "GGML_AVX512_BF16" "GGML_AMX_TILE" "GGML_AMX_INT8"
         ),
         rates: TierRates {
-            quantized: 40.0,
+            quantized: 35.0,
             float: 13.0,
-            quantized_vector: 4.5,
+            quantized_vector: 4.6,
             float_vector: 3.9,
-            ternary: 50.8,
-            ternary_vector: 36.8,
+            ternary: 65.2,
+            ternary_vector: 32.4,
         },
     },
     // What every 64-bit ARM with an operating system of ours has.
@@ -374,6 +400,7 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: &["neon"],
         gnu_flags: &["-march=armv8-a", "-mtune=generic"],
         msvc_flags: Some(&[]),
+        instruction: "fmla v0.4s, v1.4s, v2.4s",
         defines: &[],
         rates: TierRates {
             quantized: 1.5,
@@ -392,6 +419,7 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: armv82!("dotprod"),
         gnu_flags: &["-march=armv8.2-a+dotprod", "-mtune=cortex-a76"],
         msvc_flags: None,
+        instruction: "sdot v0.4s, v1.16b, v2.16b",
         defines: &["GGML_USE_DOTPROD"],
         rates: TierRates {
             quantized: 6.0,
@@ -410,6 +438,7 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: armv82!("dotprod" "fp16"),
         gnu_flags: &["-march=armv8.2-a+dotprod+fp16", "-mtune=neoverse-n1"],
         msvc_flags: None,
+        instruction: "fmla v0.8h, v1.8h, v2.8h",
         defines: &["GGML_USE_DOTPROD", "GGML_USE_FP16_VECTOR_ARITHMETIC"],
         rates: TierRates {
             quantized: 6.2,
@@ -429,6 +458,7 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: armv82!("dotprod" "fp16" "i8mm"),
         gnu_flags: &["-march=armv8.2-a+dotprod+fp16+i8mm", "-mtune=generic"],
         msvc_flags: None,
+        instruction: "smmla v0.4s, v1.16b, v2.16b",
         defines: &["GGML_USE_DOTPROD", "GGML_USE_FP16_VECTOR_ARITHMETIC", "GGML_USE_MATMUL_INT8"],
         rates: TierRates {
             quantized: 12.0,
@@ -447,6 +477,7 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: armv82!("dotprod" "fp16" "i8mm" "fcma" "sve"),
         gnu_flags: &["-march=armv8.2-a+dotprod+fp16+i8mm+sve", "-mtune=neoverse-v1"],
         msvc_flags: None,
+        instruction: "sdot z0.s, z1.b, z2.b",
         defines: &["GGML_USE_DOTPROD", "GGML_USE_FP16_VECTOR_ARITHMETIC", "GGML_USE_MATMUL_INT8", "GGML_USE_SVE"],
         rates: TierRates {
             quantized: 12.5,
@@ -465,6 +496,7 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: armv82!("dotprod" "fp16" "i8mm" "fcma" "sve" "sve2"),
         gnu_flags: &["-march=armv8.2-a+dotprod+fp16+i8mm+sve2", "-mtune=neoverse-n2"],
         msvc_flags: None,
+        instruction: "sqrdmlah z0.s, z1.s, z2.s",
         defines: &[
             "GGML_USE_DOTPROD",
             "GGML_USE_FP16_VECTOR_ARITHMETIC",
@@ -490,6 +522,7 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: armv82!("dotprod" "fp16" "i8mm" "bf16" "fcma" "sve" "sve2" "sme"),
         gnu_flags: &["-march=armv8.2-a+dotprod+fp16+i8mm+sve2+sme", "-mtune=neoverse-n2"],
         msvc_flags: None,
+        instruction: "smstart",
         defines: &[
             "GGML_USE_DOTPROD",
             "GGML_USE_FP16_VECTOR_ARITHMETIC",
@@ -515,6 +548,7 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: armv82!("dotprod" "fp16"),
         gnu_flags: &["-march=armv8.2-a+dotprod+fp16", "-mtune=apple-m1"],
         msvc_flags: None,
+        instruction: "fmla v0.8h, v1.8h, v2.8h",
         defines: &["GGML_USE_DOTPROD", "GGML_USE_FP16_VECTOR_ARITHMETIC"],
         rates: TierRates {
             quantized: 14.0,
@@ -533,6 +567,7 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: armv82!("dotprod" "fp16" "i8mm"),
         gnu_flags: &["-march=armv8.2-a+dotprod+fp16+i8mm", "-mtune=apple-m1"],
         msvc_flags: None,
+        instruction: "smmla v0.4s, v1.16b, v2.16b",
         defines: &["GGML_USE_DOTPROD", "GGML_USE_FP16_VECTOR_ARITHMETIC", "GGML_USE_MATMUL_INT8"],
         rates: TierRates {
             quantized: 24.0,
@@ -551,6 +586,7 @@ pub(crate) const TIERS: &[Tier] = &[
         requires: armv82!("dotprod" "fp16" "i8mm" "bf16" "sme"),
         gnu_flags: &["-march=armv8.2-a+dotprod+fp16+i8mm+sme", "-mtune=apple-m1"],
         msvc_flags: None,
+        instruction: "smstart",
         defines: &["GGML_USE_DOTPROD", "GGML_USE_FP16_VECTOR_ARITHMETIC", "GGML_USE_MATMUL_INT8", "GGML_USE_SME"],
         rates: TierRates {
             quantized: 25.0,

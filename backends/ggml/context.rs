@@ -112,12 +112,13 @@ impl LlamaContext {
         params: sys::llama_context_params,
     ) -> Result<Self, ContextError> {
         let cancel = options.cancel.clone();
+        let cpus = Hardware::detect().topology.performance_cpus(limits.threads);
         let ((raw, threads), errors) = process::with_cpu(Some(model.registration), |registered| {
             let _list = model.lock_adapters();
             capture_errors(|| {
                 // SAFETY: the model is valid, and the flag of `cancel` outlives the context.
                 let raw = unsafe { ffi::gl_context_new(model.raw.as_ptr(), &params) };
-                (raw, registered.and_then(|registered| Threadpool::new(registered, limits.threads)))
+                (raw, registered.and_then(|registered| Threadpool::new(registered, limits.threads, cpus.as_deref())))
             })
         })
         .map_err(|Reentered| ContextError::Refused { engine: ENGINE, message: Reentered.to_string() })?;
@@ -425,8 +426,7 @@ fn plan(model: &LlamaModel, options: &ContextOptions) -> Result<ContextLimits, C
     let batch = options.batch.get().min(context.saturating_mul(caches));
     let ubatch = options.ubatch.get().min(batch);
     let needed = context_bytes(profile, context, caches, ubatch, [options.keys, options.values]);
-    let available = hardware.memory.available;
-    if needed > available {
+    if let Some(available) = hardware.memory.lacks(needed) {
         return Err(ContextError::Memory { needed, available });
     }
     // llama.cpp counts the tokens of all sequences, rounded up, in 32 bits.
@@ -456,8 +456,7 @@ fn plan_embeddings(model: &LlamaModel, options: &ContextOptions) -> Result<Conte
     }
     let kept = u64::from(tokens) * u64::from(model.profile.n_vocab) * size_of::<f32>() as u64;
     let needed = context_bytes(&model.profile, tokens, 1, tokens, [None; 2]).saturating_add(kept);
-    let available = Hardware::detect().memory.available;
-    if needed > available {
+    if let Some(available) = Hardware::detect().memory.lacks(needed) {
         return Err(ContextError::Memory { needed, available });
     }
     // llama.cpp asserts that an output of each sequence fits into a batch.
@@ -482,7 +481,8 @@ fn params(limits: &ContextLimits, cancel: &CancelToken) -> sys::llama_context_pa
     // SAFETY: a plain function.
     let mut params = unsafe { sys::llama_context_default_params() };
     // Each sequence has a cache of its own (not unified), so that one cannot take another's room.
-    params.n_ctx = limits.context * limits.sequences;
+    // For those that share one, the caller sets less: their product need not fit.
+    params.n_ctx = limits.context.saturating_mul(limits.sequences);
     params.kv_unified = false;
     // llama.cpp asserts that an output of each sequence fits.
     params.n_batch = limits.batch.max(limits.sequences);
@@ -563,5 +563,17 @@ impl BatchArrays {
             seq_id: self.sequence_pointers.0.as_mut_ptr(),
             logits: self.logits.as_mut_ptr(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_context_of_most_sequences_does_not_wrap_around() {
+        let longest = i32::MAX as u32 - LENGTH_STEP;
+        let limits = ContextLimits { context: longest, batch: 512, ubatch: 512, sequences: MAX_SEQUENCES, threads: 1 };
+        assert_eq!(params(&limits, &CancelToken::new()).n_ctx, u32::MAX);
     }
 }

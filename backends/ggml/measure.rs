@@ -20,27 +20,22 @@ const SIZE: usize = 1024;
 const TOKENS: usize = 32;
 
 /// The types that stand for quantised, ternary and float weights.
-pub(crate) const QUANTIZED: TensorType = TensorType::Q4_K;
-#[cfg(feature = "bitnet")]
-pub(crate) const TERNARY: TensorType = TensorType::TQ2_0;
+const QUANTIZED: TensorType = TensorType::Q4_K;
+const TERNARY: TensorType = TensorType::TQ2_0;
 const FLOAT: TensorType = TensorType::F16;
 
-/// Multiplies on the tier of `registration`, which the CPU can execute, for about `budget`. `quantized` stands for all types
-/// that are not floats.
+/// Multiplies on the tier of `registration`, which the CPU can execute, for about `budget`.
 ///
 /// `None` when the tier cannot compute here.
-pub(crate) fn measure(
-    registration: CpuRegistration,
-    quantized: TensorType,
-    threads: NonZeroU32,
-    budget: Duration,
-) -> Option<Rates> {
-    let share = budget / 4;
+pub(crate) fn measure(registration: CpuRegistration, threads: NonZeroU32, budget: Duration) -> Option<Rates> {
+    let share = budget / 6;
     let rate = |tensor_type, tokens| multiply_adds(registration, threads, tensor_type, tokens, share);
     Some(Rates {
-        quantized: rate(quantized, TOKENS)?,
+        quantized: rate(QUANTIZED, TOKENS)?,
+        ternary: rate(TERNARY, TOKENS)?,
         float: rate(FLOAT, TOKENS)?,
-        quantized_vector: rate(quantized, 1)?,
+        quantized_vector: rate(QUANTIZED, 1)?,
+        ternary_vector: rate(TERNARY, 1)?,
         float_vector: rate(FLOAT, 1)?,
         bandwidth: bandwidth(threads.get()),
     })

@@ -3,7 +3,43 @@
 //! On Linux an allocation that is too large succeeds, and the process is killed when it touches the pages. So the bytes
 //! are counted before.
 
-use crate::backend::{CacheType, ModelProfile};
+use crate::{
+    backend::{CacheType, LoadError, LoadRequest, Mapping, ModelProfile},
+    gguf::TensorInfo,
+    hardware::Memory,
+};
+
+/// Checks that the weights of `request` fit into `memory`. `repacked` says of a matrix how many bytes it takes in a form
+/// that the engine makes of it, and `None` of one that stays as it is.
+///
+/// Weights that are mapped need not fit: the system reads them as they are used, and gives them up again. What is repacked,
+/// and all of a file that is read, lies in memory of the process's own.
+pub(crate) fn require_for_weights(
+    request: &LoadRequest<'_>,
+    memory: &Memory,
+    repacked: impl Fn(&TensorInfo) -> Option<u64>,
+) -> Result<(), LoadError> {
+    let file = request.file();
+    let packed = file.matrices().filter_map(|tensor| Some((tensor, repacked(tensor)?)));
+    let (tensors, packed_bytes): (Vec<_>, Vec<_>) = packed.unzip();
+    let packed_bytes = packed_bytes.into_iter().fold(0, u64::saturating_add);
+    let kept_bytes = match request.mapping() {
+        Mapping::Map => 0,
+        Mapping::Read => {
+            // An embedding table that is repacked as the output matrix is looked up as it was.
+            let replaced = tensors.iter().filter(|tensor| tensor.name != EMBEDDINGS).map(|tensor| tensor.bytes);
+            request.profile().weight_bytes.saturating_sub(replaced.sum())
+        }
+    };
+    let needed = packed_bytes.saturating_add(kept_bytes);
+    match memory.lacks(needed) {
+        Some(available) => Err(LoadError::Memory { needed, available }),
+        None => Ok(()),
+    }
+}
+
+/// The embedding table.
+const EMBEDDINGS: &str = "token_embd.weight";
 
 /// ggml pads the length of the KV cache to this many tokens.
 pub(super) const LENGTH_STEP: u32 = 256;

@@ -24,9 +24,8 @@ mod threadpool;
 mod vocabulary;
 
 pub(crate) use chat::compile_template;
-#[cfg(feature = "bitnet")]
-pub(crate) use measure::TERNARY;
-pub(crate) use measure::{QUANTIZED, measure};
+pub(crate) use measure::measure;
+pub(crate) use memory::require_for_weights;
 pub(crate) use model::{LlamaModel, load_vocabulary};
 pub(crate) use process::CpuRegistration;
 #[cfg(feature = "bitnet")]

@@ -50,7 +50,7 @@ impl LlamaProduct {
         }
         let made = process::with_cpu(Some(registration), |registered| {
             let registered = registered.ok_or_else(|| failed("the tier has no registration"))?;
-            let pool = Threadpool::new(registered, threads).ok_or_else(|| failed("no threads to be had"))?;
+            let pool = Threadpool::new(registered, threads, None).ok_or_else(|| failed("no threads to be had"))?;
             // SAFETY: the registration is one of ggml's CPU backends, the pool was made by it for this number of threads,
             // and `data` has the length that type and shape ask for.
             let raw = unsafe {

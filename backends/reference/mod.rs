@@ -62,8 +62,8 @@ impl Backend for Reference {
         if let Some(group) = model.groups.iter().find(|group| !matrix::Matrix::supports(group.tensor_type)) {
             return Err(Ineligible::TensorType(group.tensor_type.to_string()));
         }
-        if model.weight_bytes > device.memory {
-            return Err(Ineligible::Memory { needed: model.weight_bytes, available: device.memory });
+        if let Some(available) = device.memory.filter(|&available| model.weight_bytes > available) {
+            return Err(Ineligible::Memory { needed: model.weight_bytes, available });
         }
         Ok(roofline(model, &rates(hardware)))
     }
@@ -90,8 +90,10 @@ fn rates(hardware: &Hardware) -> Rates {
     let cores = f64::from(hardware.default_threads().get());
     Rates {
         quantized: PROMPT * cores,
+        ternary: PROMPT * cores,
         float: PROMPT * cores,
         quantized_vector: DECODE * cores,
+        ternary_vector: DECODE * cores,
         float_vector: DECODE * cores,
         bandwidth: BANDWIDTH,
     }
@@ -117,8 +119,14 @@ mod tests {
 
     fn score(change: impl FnOnce(&mut ModelProfile)) -> Result<Score, Ineligible> {
         let hardware = Hardware::detect();
-        let device = Device { id: "cpu".to_owned(), name: String::new(), kind: DeviceKind::Cpu, memory: 1000 };
-        let mut profile = ModelProfile {
+        let device = Device { id: "cpu".to_owned(), name: String::new(), kind: DeviceKind::Cpu, memory: Some(1000) };
+        let mut profile = profile();
+        change(&mut profile);
+        Reference.score(&device, &hardware, &profile)
+    }
+
+    fn profile() -> ModelProfile {
+        ModelProfile {
             architecture: "llama".to_owned(),
             weight_bytes: 1000,
             groups: vec![WeightGroup { tensor_type: TensorType::F32, elements: 250, bytes: 1000 }],
@@ -127,9 +135,7 @@ mod tests {
             n_layer: 1,
             n_vocab: 10,
             vocabulary_only: false,
-        };
-        change(&mut profile);
-        Reference.score(&device, &hardware, &profile)
+        }
     }
 
     #[test]
@@ -150,6 +156,13 @@ mod tests {
     fn weights_larger_than_the_memory_are_ineligible() {
         let expected = Ineligible::Memory { needed: 1001, available: 1000 };
         assert_eq!(score(|profile| profile.weight_bytes = 1001), Err(expected));
+    }
+
+    #[test]
+    fn memory_that_is_not_known_is_no_reason_to_refuse() {
+        let hardware = Hardware::detect();
+        let device = Device { id: "cpu".to_owned(), name: String::new(), kind: DeviceKind::Cpu, memory: None };
+        assert!(Reference.score(&device, &hardware, &profile()).is_ok());
     }
 
     #[test]

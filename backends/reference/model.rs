@@ -16,8 +16,8 @@ use crate::{
 pub(super) struct Model {
     shape: ModelShape,
     transformer: Option<Arc<Transformer>>,
-    /// Bytes that the device could still allocate when the weights were in.
-    memory: u64,
+    /// Bytes that the device could still allocate when the weights were in; `None` when not known.
+    memory: Option<u64>,
 }
 
 impl Model {
@@ -42,7 +42,8 @@ impl Model {
             weight_bytes: profile.weight_bytes,
             parameters: file.tensors().iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum(),
         };
-        Ok(Self { shape, transformer, memory: device.memory.saturating_sub(profile.weight_bytes) })
+        let memory = device.memory.map(|memory| memory.saturating_sub(profile.weight_bytes));
+        Ok(Self { shape, transformer, memory })
     }
 }
 
@@ -85,9 +86,9 @@ impl BackendModel for Model {
         // The cache grows with its tokens; what counts is whether it could hold them all.
         let bytes_per_token = 2 * 4 * transformer.hyperparameters.kv_width() * transformer.hyperparameters.n_layer;
         let needed = u128::from(limits.context) * u128::from(limits.sequences) * bytes_per_token as u128;
-        if needed > u128::from(self.memory) {
-            let needed = u64::try_from(needed).unwrap_or(u64::MAX);
-            return Err(ContextError::Memory { needed, available: self.memory });
+        let needed = u64::try_from(needed).unwrap_or(u64::MAX);
+        if let Some(available) = self.memory.filter(|&available| needed > available) {
+            return Err(ContextError::Memory { needed, available });
         }
         Ok(Box::new(Context::new(Arc::clone(transformer), limits, options.cancel.clone())))
     }

@@ -12,12 +12,20 @@ pub enum Unavailable {
     /// The CPU lacks instructions, or the operating system does not save their registers.
     #[error("the CPU lacks {}", .0.join(", "))]
     MissingCpuFeatures(Vec<String>),
-    /// Built for another processor architecture.
-    #[error("built for {0}")]
-    OtherArchitecture(String),
+    /// The CPU's scalable vectors have a length for which the engine has no code.
+    #[error("the CPU's SVE registers have {}, the engine is written for 128, 256 and 512", bits(*.0))]
+    VectorLength(
+        /// Bytes of a register, when known.
+        Option<u32>,
+    ),
     /// No device, driver or library of the kind that the backend needs.
     #[error("{0}")]
     NoDevice(String),
+}
+
+/// A number of bits for people, of a number of bytes.
+fn bits(bytes: Option<u32>) -> String {
+    bytes.map_or_else(|| "an unknown length".to_owned(), |bytes| format!("{} bits", bytes.saturating_mul(8)))
 }
 
 /// Why a device cannot serve a model.

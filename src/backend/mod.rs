@@ -137,8 +137,8 @@ pub struct Device {
     pub name: String,
     /// What kind of device it is.
     pub kind: DeviceKind,
-    /// Bytes that the device can still allocate.
-    pub memory: u64,
+    /// Bytes that the device can still allocate; `None` when not known.
+    pub memory: Option<u64>,
 }
 
 /// The kind of a [`Device`].

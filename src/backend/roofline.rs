@@ -4,16 +4,21 @@
 //! architectures, CACM 52(4), 2009.
 
 use super::{ModelProfile, WeightGroup};
+use crate::gguf::TensorType;
 
 /// How fast a device multiplies and reads.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Rates {
-    /// Multiply-adds a second with quantised weights, many tokens at a time.
+    /// Multiply-adds a second with quantised weights that are not ternary, many tokens at a time.
     pub quantized: f64,
+    /// Multiply-adds a second with [ternary](TensorType::is_ternary) weights, many tokens at a time.
+    pub ternary: f64,
     /// Multiply-adds a second with F32, F16 and BF16 weights, many tokens at a time.
     pub float: f64,
-    /// Multiply-adds a second with quantised weights, one token at a time.
+    /// Multiply-adds a second with quantised weights that are not ternary, one token at a time.
     pub quantized_vector: f64,
+    /// Multiply-adds a second with [ternary](TensorType::is_ternary) weights, one token at a time.
+    pub ternary_vector: f64,
     /// Multiply-adds a second with F32, F16 and BF16 weights, one token at a time.
     pub float_vector: f64,
     /// Bytes a second that the device reads from memory.
@@ -23,7 +28,8 @@ pub struct Rates {
 impl Rates {
     /// Whether every rate is one: finite and above zero.
     pub fn is_valid(&self) -> bool {
-        [self.quantized, self.float, self.quantized_vector, self.float_vector, self.bandwidth]
+        let Self { quantized, ternary, float, quantized_vector, ternary_vector, float_vector, bandwidth } = *self;
+        [quantized, ternary, float, quantized_vector, ternary_vector, float_vector, bandwidth]
             .iter()
             .all(|&rate| rate.is_finite() && rate > 0.0)
     }
@@ -82,28 +88,40 @@ pub fn roofline(model: &ModelProfile, rates: &Rates) -> Score {
     if !rates.is_valid() {
         return Score { prompt: f64::NAN, decode: f64::NAN };
     }
-    let seconds = |quantized: f64, float: f64, tokens_per_pass: f64| -> f64 {
+    let seconds = |rate: &dyn Fn(TensorType) -> f64, tokens_per_pass: f64| -> f64 {
         let of_group = |group: &WeightGroup| {
-            let rate = if group.tensor_type.is_quantized() { quantized } else { float };
-            let compute = group.elements as f64 / rate;
+            let compute = group.elements as f64 / rate(group.tensor_type);
             let read = group.bytes as f64 / rates.bandwidth / tokens_per_pass;
             compute.max(read)
         };
         model.groups.iter().map(of_group).sum()
     };
+    let choose = |tensor_type: TensorType, quantized, ternary, float| match tensor_type {
+        kind if kind.is_ternary() => ternary,
+        kind if kind.is_quantized() => quantized,
+        _ => float,
+    };
+    let prompt = |kind| choose(kind, rates.quantized, rates.ternary, rates.float);
+    let decode = |kind| choose(kind, rates.quantized_vector, rates.ternary_vector, rates.float_vector);
     Score {
-        prompt: 1.0 / seconds(rates.quantized, rates.float, PROMPT_BATCH).max(SHORTEST),
-        decode: 1.0 / seconds(rates.quantized_vector, rates.float_vector, 1.0).max(SHORTEST),
+        prompt: 1.0 / seconds(&prompt, PROMPT_BATCH).max(SHORTEST),
+        decode: 1.0 / seconds(&decode, 1.0).max(SHORTEST),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gguf::TensorType;
 
-    const RATES: Rates =
-        Rates { quantized: 4e11, float: 1e11, quantized_vector: 1e11, float_vector: 5e10, bandwidth: 2e10 };
+    const RATES: Rates = Rates {
+        quantized: 4e11,
+        ternary: 8e11,
+        float: 1e11,
+        quantized_vector: 1e11,
+        ternary_vector: 2e11,
+        float_vector: 5e10,
+        bandwidth: 2e10,
+    };
 
     fn model(groups: &[(TensorType, u64)]) -> ModelProfile {
         let group = |&(tensor_type, elements): &(TensorType, u64)| WeightGroup {
@@ -142,6 +160,17 @@ mod tests {
     }
 
     #[test]
+    fn only_ternary_weights_run_at_the_ternary_rates() {
+        // An imported BitNet model: ternary blocks, and an output matrix in Q6_K.
+        let rates = Rates { bandwidth: 1e18, ..RATES };
+        let score = roofline(&model(&[(TensorType::TQ2_0, 256_000_000), (TensorType::Q6_K, 128_000_000)]), &rates);
+        let prompt = 256e6 / rates.ternary + 128e6 / rates.quantized;
+        let decode = 256e6 / rates.ternary_vector + 128e6 / rates.quantized_vector;
+        assert!((score.prompt * prompt - 1.0).abs() < 1e-9, "{score:?}");
+        assert!((score.decode * decode - 1.0).abs() < 1e-9, "{score:?}");
+    }
+
+    #[test]
     fn groups_add_up() {
         let (one, other) = ((TensorType::Q4_0, 64_000_000), (TensorType::F16, 32_000_000));
         let alone = |group| roofline(&model(&[group]), &RATES);
@@ -156,6 +185,8 @@ mod tests {
         for bad in [f64::NAN, f64::INFINITY, 0.0, -1.0] {
             for rates in [
                 Rates { quantized: bad, ..RATES },
+                Rates { ternary: bad, ..RATES },
+                Rates { ternary_vector: bad, ..RATES },
                 Rates { float: bad, ..RATES },
                 Rates { quantized_vector: bad, ..RATES },
                 Rates { float_vector: bad, ..RATES },

@@ -71,6 +71,12 @@ impl Gguf {
         }
     }
 
+    /// The tensors that tokens multiply with; the embedding table is one where it is also the output matrix.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &TensorInfo> {
+        let tied = self.tensor("output.weight").is_none();
+        self.tensors().iter().filter(move |tensor| is_multiplied(tensor, tied))
+    }
+
     /// Bytes of all tensors.
     pub(super) fn weight_bytes(&self) -> u64 {
         self.tensors().iter().map(|tensor| tensor.bytes).sum()
@@ -90,9 +96,8 @@ impl Gguf {
         // Blocks that predict further tokens (MTP) do not take part in ordinary decoding.
         let decoded = layers.saturating_sub(keys.integer("nextn_predict_layers")?.unwrap_or(0));
         let used = keys.per_layer("expert_used_count", layers)?;
-        let tied = self.tensor("output.weight").is_none();
         let mut groups = BTreeMap::new();
-        for tensor in self.tensors().iter().filter(|tensor| is_multiplied(tensor, tied)) {
+        for tensor in self.matrices() {
             let block = tensor.block().map(u64::from);
             if block.is_some_and(|block| block >= decoded) {
                 continue;

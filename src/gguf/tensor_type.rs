@@ -37,6 +37,11 @@ macro_rules! tensor_types {
                 }
             }
 
+            /// Whether every weight is -1, 0 or 1 times a scale of its block.
+            pub fn is_ternary(self) -> bool {
+                matches!(self, Self::TQ1_0 | Self::TQ2_0 | Self::Q2_0)
+            }
+
             /// Whether a block holds codes and scales instead of plain numbers.
             pub fn is_quantized(self) -> bool {
                 match self {

@@ -80,7 +80,12 @@ impl Display for Cache {
 
 impl Display for Memory {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        write!(formatter, "memory: {} available of {}", Bytes(self.available), Bytes(self.total))?;
+        match (self.available, self.total) {
+            (Some(available), Some(total)) => {
+                write!(formatter, "memory: {} available of {}", Bytes(available), Bytes(total))?;
+            }
+            _ => formatter.write_str("memory: not known")?,
+        }
         match self.limit {
             Some(_) => formatter.write_str(", limited by the control group"),
             None => Ok(()),

@@ -31,7 +31,7 @@ impl Hardware {
                 allowed_cpus: (0..cores).collect(),
                 cpu_quota: None,
             },
-            memory: Memory { total: memory, available: memory, limit: None },
+            memory: Memory { total: Some(memory), available: Some(memory), limit: None },
         }
     }
 }

@@ -10,7 +10,8 @@ use super::topology::{Core, CoreKind, Topology};
 pub struct ThreadPlan {
     /// Threads.
     pub threads: NonZeroU32,
-    /// One CPU for each thread, for whoever wants to pin them.
+    /// One CPU for each thread, for whoever wants to pin them. Contexts only keep to performance cores:
+    /// [`Topology::performance_cpus`].
     pub cpus: Vec<u32>,
     /// How it came to this number, for people.
     pub reason: String,

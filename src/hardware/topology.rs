@@ -116,6 +116,19 @@ impl Topology {
         self.cores.iter().filter(move |core| core.kind == kind)
     }
 
+    /// The CPUs that `threads` threads should keep to: those of the performance cores, where the process may use others too
+    /// and these suffice. `None` where the system's scheduler needs no help.
+    pub fn performance_cpus(&self, threads: u32) -> Option<Vec<u32>> {
+        let usable = |kind| self.cores_of(kind).filter(|core| self.first_allowed(core).is_some());
+        if usable(CoreKind::Efficiency).next().is_none() || usable(CoreKind::Performance).count() < threads as usize {
+            return None;
+        }
+        let allowed = |cpu: &u32| self.allowed_cpus.binary_search(cpu).is_ok();
+        let cpus: Vec<u32> =
+            usable(CoreKind::Performance).flat_map(|core| core.cpus.iter().copied()).filter(allowed).collect();
+        (!cpus.is_empty()).then_some(cpus)
+    }
+
     /// The first CPU of the first performance core: the one that stands for all where one is looked at.
     pub(super) fn fastest_cpu(&self) -> u32 {
         self.cores_of(CoreKind::Performance).find_map(|core| core.cpus.first().copied()).unwrap_or(0)

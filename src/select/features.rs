@@ -70,10 +70,14 @@ pub(super) fn backend(id: &str) -> Option<&'static KnownBackend> {
 }
 
 #[cfg(test)]
+#[path = "../../backends/cpu/tiers.rs"]
+mod tiers;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::BACKENDS;
+    use super::{BACKENDS, tiers::TIERS};
 
     /// Features that do not stand for one backend.
     const OTHERS: [&str; 6] = ["default", "async", "cli", "synth", "cpu-common", "cpu-all"];
@@ -91,6 +95,18 @@ mod tests {
             .collect();
         let listed: BTreeSet<&str> = BACKENDS.iter().flat_map(|backend| backend.features).copied().collect();
         assert_eq!(declared, listed);
+    }
+
+    #[test]
+    fn the_tiers_are_those_of_the_table_with_their_features_and_architectures() {
+        let listed: BTreeSet<_> = BACKENDS
+            .iter()
+            .filter_map(|backend| Some((backend.id.strip_prefix("cpu-")?, backend.features, backend.architecture?)))
+            .map(|(tier, features, architecture)| (tier, features.to_vec(), architecture))
+            .collect();
+        let table: BTreeSet<_> =
+            TIERS.iter().map(|tier| (tier.id, vec![tier.cargo_feature.unwrap_or("cpu")], tier.arch)).collect();
+        assert_eq!(listed, table);
     }
 
     #[test]

@@ -50,7 +50,8 @@ impl<'a> Request<'a> {
 /// Chooses how to run a model on `hardware`. Pure: the same input gives the same answer, in any order of registration.
 ///
 /// Of the candidates that can run, the highest prediction for the workload wins; under [`Policy::Preference`] the
-/// user's order comes before speed. Equal predictions go to the lower id, and within a backend to the lower device id.
+/// user's order comes before speed. Of equal ones the faster reader of prompts wins, then the faster generator, then the
+/// lower id, and within a backend the lower device id.
 ///
 /// # Errors
 ///
@@ -146,7 +147,12 @@ fn order(one: &Candidate, other: &Candidate, policy: &Policy) -> Ordering {
     let by_merit = match (one.prediction(), other.prediction()) {
         (Some(one_prediction), Some(other_prediction)) => {
             let by_rank = policy.rank(one.id).cmp(&policy.rank(other.id));
-            by_rank.then(other_prediction.tokens_per_second.total_cmp(&one_prediction.tokens_per_second))
+            // Decoding is often bound by memory, which all tiers share: a workload without a prompt says nothing of them.
+            let speeds = |prediction: &Prediction| {
+                [prediction.tokens_per_second, prediction.score.prompt, prediction.score.decode]
+            };
+            let pairs = speeds(other_prediction).into_iter().zip(speeds(one_prediction));
+            pairs.fold(by_rank, |order, (other, one)| order.then(other.total_cmp(&one)))
         }
         (Some(_), None) => Ordering::Less,
         (None, Some(_)) => Ordering::Greater,

@@ -33,7 +33,15 @@ impl Selection {
             _ => next.id.to_owned(),
         };
         if ratio == 1.0 {
-            format!("level with {next} and first by name")
+            let (own, other) = (self.prediction().score, prediction.score);
+            let reason = if own.prompt > other.prompt {
+                "faster with prompts"
+            } else if own.decode > other.decode {
+                "faster without"
+            } else {
+                "first by name"
+            };
+            format!("level with {next} and {reason}")
         } else if ratio < 1.1 {
             format!("{ratio:.2} times the next, {next}")
         } else {

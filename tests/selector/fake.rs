@@ -147,8 +147,10 @@ pub(crate) fn machine(features: impl IntoIterator<Item = CpuFeature>) -> Hardwar
 pub(crate) fn rates(multiply_adds: f64, bandwidth: f64) -> Rates {
     Rates {
         quantized: multiply_adds,
+        ternary: multiply_adds,
         float: multiply_adds,
         quantized_vector: multiply_adds,
+        ternary_vector: multiply_adds,
         float_vector: multiply_adds,
         bandwidth,
     }

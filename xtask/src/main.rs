@@ -20,6 +20,7 @@ mod process;
 mod program;
 mod record;
 mod setup;
+mod skips;
 mod steps;
 mod synth;
 mod test;

@@ -1,7 +1,7 @@
 //! Child processes: each is shown before it runs, and a failure names the command and how it ended.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 
@@ -25,6 +25,28 @@ pub(crate) enum ProcessError {
 pub(crate) fn run(command: &mut Command) -> Result<(), ProcessError> {
     show(command);
     let status = command_status(command)?;
+    succeeded(command, status)
+}
+
+/// Runs with the lines of the child's stdout passed on where `keep` says so.
+pub(crate) fn run_filtered(command: &mut Command, mut keep: impl FnMut(&str) -> bool) -> Result<(), ProcessError> {
+    show(command);
+    let started = command.stdout(Stdio::piped()).spawn();
+    let lost = |source| ProcessError::Start { command: line(command), source };
+    let mut child = started.map_err(lost)?;
+    if let Some(stdout) = child.stdout.take() {
+        let mut reader = BufReader::new(stdout);
+        let mut bytes = Vec::new();
+        // A test may print what is no UTF-8.
+        while reader.read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
+            let text = String::from_utf8_lossy(&bytes);
+            if keep(text.trim_end()) {
+                print!("{text}");
+            }
+            bytes.clear();
+        }
+    }
+    let status = child.wait().map_err(lost)?;
     succeeded(command, status)
 }
 

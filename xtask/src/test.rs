@@ -6,8 +6,9 @@ use crate::TaskResult;
 use crate::emulated;
 use crate::environment::Environment;
 use crate::model;
-use crate::process::{find_program, run};
+use crate::process::{capture, find_program, run};
 use crate::setup;
+use crate::skips::Skips;
 use crate::steps::Steps;
 use crate::workspace::Workspace;
 
@@ -37,26 +38,52 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> TaskResult {
     if options.emulated {
         return emulated::task(workspace, &options.legs);
     }
-    let mut steps = Steps::default();
-    let result = if options.quick { quick(workspace, &mut steps) } else { full(workspace, &mut steps) };
-    eprintln!("\nSteps:\n{}", steps.summary());
+    let (mut steps, mut skips) = (Steps::default(), Skips::default());
+    let result = match options.quick {
+        true => quick(workspace, &mut steps, &mut skips),
+        false => full(workspace, &mut steps, &mut skips),
+    };
+    eprintln!("\n{}\nSteps:\n{}", skips.summary(), steps.summary());
     result
 }
 
-fn full(workspace: &Workspace, steps: &mut Steps) -> TaskResult {
+fn full(workspace: &Workspace, steps: &mut Steps, skips: &mut Skips) -> TaskResult {
+    require_components(workspace)?;
     let environment = steps.run("set up", || Ok(setup::prepare(workspace)?))?;
     let model = steps.run("fetch the model", || Ok(model::provide(&model::Options::default())?))?;
-    checks(workspace, steps, &environment, &["--features", FEATURES], Some(model))
+    checks(workspace, steps, skips, &environment, &["--features", FEATURES], Some(model))?;
+    steps.run("fuzz target", || {
+        // A workspace of its own. Fuzzing takes a nightly compiler; that the target still compiles, any can say.
+        let mut check = workspace.cargo("check");
+        environment.apply(check.args(["--manifest-path", "fuzz/Cargo.toml", "--target-dir"]));
+        Ok(run(check.arg(workspace.target().join("fuzz")))?)
+    })
 }
 
-fn quick(workspace: &Workspace, steps: &mut Steps) -> TaskResult {
+/// The lints and the formatter are parts of a toolchain that a minimal one lacks.
+fn require_components(workspace: &Workspace) -> TaskResult {
+    for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if capture(workspace.cargo(subcommand).arg("--version")).is_err() {
+            return Err(format!(
+                "the Rust toolchain has no {component}; `rustup component add rustfmt clippy` brings it, or the package of \
+                 your system that is called so"
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn quick(workspace: &Workspace, steps: &mut Steps, skips: &mut Skips) -> TaskResult {
+    require_components(workspace)?;
     let features = ["--no-default-features", "--features", "cli,reference,synth"];
-    checks(workspace, steps, &Environment::default(), &features, None)
+    checks(workspace, steps, skips, &Environment::default(), &features, None)
 }
 
 fn checks(
     workspace: &Workspace,
     steps: &mut Steps,
+    skips: &mut Skips,
     environment: &Environment,
     features: &[&str],
     model: Option<PathBuf>,
@@ -82,6 +109,6 @@ fn checks(
         if let Some(model) = &model {
             tests.env("GGUF_LOADER_TEST_MODEL", model);
         }
-        Ok(run(&mut tests)?)
+        Ok(skips.collect(&mut tests)?)
     })
 }

@@ -182,15 +182,22 @@ mod tests {
     use super::*;
     use crate::backend::{Device, DeviceKind};
 
-    const RATES: Rates =
-        Rates { quantized: 1e11, float: 0.1, quantized_vector: 1.0 / 3.0, float_vector: 1e10, bandwidth: 1e10 };
+    const RATES: Rates = Rates {
+        quantized: 1e11,
+        ternary: 2e11,
+        float: 0.1,
+        quantized_vector: 1.0 / 3.0,
+        ternary_vector: 2.0 / 3.0,
+        float_vector: 1e10,
+        bandwidth: 1e10,
+    };
 
     fn fingerprint(text: &str) -> Fingerprint {
         Fingerprint(text.to_owned())
     }
 
     fn calibration() -> Calibration {
-        let device = |id: &str| Device { id: id.into(), name: id.into(), kind: DeviceKind::Cpu, memory: 1 };
+        let device = |id: &str| Device { id: id.into(), name: id.into(), kind: DeviceKind::Cpu, memory: Some(1) };
         let mut calibration = Calibration::new();
         calibration.record("cpu-x64", &device("cpu"), Some(RATES));
         calibration.record("reference", &device("cpu"), None);

@@ -193,8 +193,15 @@ mod tests {
         BackendModel, DeviceKind, Ineligible, LoadError, LoadRequest, ModelProfile, Score, Unavailable,
     };
 
-    const RATES: Rates =
-        Rates { quantized: 1e11, float: 1e10, quantized_vector: 1e10, float_vector: 1e10, bandwidth: 1e10 };
+    const RATES: Rates = Rates {
+        quantized: 1e11,
+        ternary: 1e11,
+        float: 1e10,
+        quantized_vector: 1e10,
+        ternary_vector: 1e10,
+        float_vector: 1e10,
+        bandwidth: 1e10,
+    };
 
     /// Measures `RATES` and notes the time that it was given.
     #[derive(Debug, Default)]
@@ -230,7 +237,7 @@ mod tests {
     }
 
     fn device(id: &str) -> Device {
-        Device { id: id.into(), name: format!("device {id}"), kind: DeviceKind::Cpu, memory: 0 }
+        Device { id: id.into(), name: format!("device {id}"), kind: DeviceKind::Cpu, memory: None }
     }
 
     fn targets(fake: &'static Fake, count: usize) -> Vec<Target> {

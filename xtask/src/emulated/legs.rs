@@ -46,8 +46,9 @@ impl Legs {
     ///
     /// # Errors
     ///
-    /// When a leg failed, or when none passed: a run that tested nothing is no success.
-    pub(crate) fn conclude(&self) -> TaskResult {
+    /// When a leg failed, or when none passed: a run that tested nothing is no success. With `no_skips` also when one was
+    /// skipped.
+    pub(crate) fn conclude(&self, no_skips: bool) -> TaskResult {
         println!("\nLegs:");
         for leg in &self.taken {
             println!("{}", leg.line());
@@ -57,6 +58,7 @@ impl Legs {
         match (passed, failed) {
             (_, 1..) => Err(format!("{failed} of the emulated legs failed").into()),
             (0, _) => Err("no emulated leg could run here".into()),
+            _ if no_skips && skipped > 0 => Err(format!("{skipped} of the emulated legs could not run here").into()),
             _ => Ok(()),
         }
     }
@@ -102,15 +104,25 @@ mod tests {
         legs.run("two", passed);
         legs.skip("three", "no qemu");
         assert_eq!(legs.counts(), (1, 1, 1));
-        assert!(legs.conclude().is_err());
+        assert!(legs.conclude(false).is_err());
     }
 
     #[test]
     fn a_run_in_which_everything_was_skipped_is_no_success() {
         let mut legs = Legs::default();
         legs.skip("one", "no qemu");
-        assert!(legs.conclude().is_err());
+        assert!(legs.conclude(false).is_err());
         legs.run("two", passed);
-        assert!(legs.conclude().is_ok());
+        assert!(legs.conclude(false).is_ok());
+    }
+
+    #[test]
+    fn a_skipped_leg_fails_the_run_only_where_none_may_be() {
+        let mut legs = Legs::default();
+        legs.run("one", passed);
+        assert!(legs.conclude(true).is_ok());
+        legs.skip("two", "no qemu");
+        assert!(legs.conclude(false).is_ok());
+        assert!(legs.conclude(true).is_err());
     }
 }

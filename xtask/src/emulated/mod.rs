@@ -35,6 +35,9 @@ pub(crate) struct Options {
     /// The x86-64 program of the legs; without it the release build is made and taken, and its kernels are tested.
     #[arg(long, value_name = "PATH", requires = "emulated")]
     program: Option<PathBuf>,
+    /// Fail when a leg cannot run here, as where all that they need can be installed.
+    #[arg(long, requires = "emulated")]
+    no_skips: bool,
 }
 
 /// An architecture with legs.
@@ -77,7 +80,7 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> TaskResult {
         aarch64::run(&mut legs, &mut steps, &setting);
     }
     eprintln!("\nSteps:\n{}", steps.summary());
-    legs.conclude()
+    legs.conclude(options.no_skips)
 }
 
 /// Cargo for this machine's architecture, asked as `cargo xtask test` asks it: with fewer packages, features of dependencies

@@ -170,5 +170,5 @@ fn synth_model() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
     assert!(example("synth_model").arg(&path).status().unwrap().success());
-    assert!(gguf_loader::gguf::Gguf::open(&path).is_ok());
+    assert!(Gguf::open(&path).is_ok());
 }

@@ -60,17 +60,22 @@ fn state() {
     assert_ne!(turns(&first)[0], turns(&first)[1]);
 }
 
-/// An adapter for the model's last block: random numbers, large enough to change what it says.
-fn write_adapter(model: &Path, path: &Path) {
-    const RANK: u64 = 4;
+/// Random numbers from -0.5 to 0.5, in F32; others each time.
+fn noise() -> impl FnMut(u64) -> Vec<u8> {
     let mut seed = 1_u32;
-    let mut noise = |count: u64| -> Vec<u8> {
+    move |count| {
         let numbers = (0..count).map(|_| {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (seed >> 8) as f32 / (1 << 24) as f32 - 0.5
         });
         numbers.flat_map(|number| number.to_le_bytes()).collect()
-    };
+    }
+}
+
+/// An adapter for the model's last block: random numbers, large enough to change what it says.
+fn write_adapter(model: &Path, path: &Path) {
+    const RANK: u64 = 4;
+    let mut noise = noise();
     let mut writer = Writer::new();
     writer.set("general.type", "adapter").set("general.architecture", "llama").set("adapter.type", "lora");
     let model = Gguf::open(model).unwrap();
@@ -96,6 +101,25 @@ fn adapters() {
     assert_ne!(without, applied, "{text}");
     // The merged matrix is in Q8_0 where the model had Q4_1 and the adapter F32 beside it: not equal to the bit.
     assert_ne!(without, merged, "{text}");
+}
+
+#[test]
+fn control() {
+    let Some(model) = model() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let vector = folder.path().join("vector.gguf");
+    let mut writer = Writer::new();
+    writer.set("general.architecture", "controlvector");
+    let (width, mut noise) = (Gguf::open(&model).unwrap().tensor("output_norm.weight").unwrap().shape[0], noise());
+    for block in 10..20 {
+        writer.add_tensor(format!("direction.{block}"), &[width], TensorType::F32, noise(width)).unwrap();
+    }
+    writer.write_file(&vector).unwrap();
+    let Some(text) = printed("control", &[vector.to_str().unwrap(), "The capital of France is"]) else { return };
+    let texts: Vec<_> = text.lines().skip(1).map(|line| line.split_once(": ").unwrap().1).collect();
+    let [without, forwards, backwards] = texts[..] else { panic!("{text}") };
+    assert!(text.starts_with("blocks: [10, 11,") && without.contains("Paris"), "{text}");
+    assert!(without != forwards && without != backwards && forwards != backwards, "{text}");
 }
 
 #[test]
@@ -128,6 +152,17 @@ fn tools() {
 fn embeddings() {
     let Some(text) = printed("embeddings", &["A dog", "A cat", "A law"]) else { return };
     assert_eq!(text.lines().count(), 2, "{text}");
+}
+
+#[test]
+fn rerank() {
+    let arguments =
+        ["What is the capital of France?", "The capital of France is Paris.", "Add salt and stir.", "ls -la"];
+    let Some(text) = printed("rerank", &arguments) else { return };
+    let (way, ranking) = text.split_once('\n').unwrap();
+    // SmolLM2 was not made to rank.
+    assert_eq!((way, ranking.lines().count()), ("by embeddings:", 3));
+    assert!(ranking.lines().next().unwrap().ends_with("The capital of France is Paris."), "{text}");
 }
 
 #[test]

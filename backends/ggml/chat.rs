@@ -249,10 +249,51 @@ fn json_of_call(call: &ToolCall) -> Value {
 }
 
 fn json_of_tool(tool: &Tool) -> Value {
+    let parameters = referable(&tool.parameters);
     json!({
         "type": "function",
-        "function": { "name": tool.name, "description": tool.description, "parameters": tool.parameters },
+        "function": { "name": tool.name, "description": tool.description, "parameters": parameters },
     })
+}
+
+/// llama.cpp follows references to parts of a schema, and none to the whole, which `schemars` makes of a type that holds itself:
+/// such a reference gets a copy of the whole to refer to.
+fn referable(schema: &Value) -> Value {
+    let mut whole = schema.clone();
+    let mut name = "whole".to_owned();
+    while !schema["$defs"][&name].is_null() {
+        name.push('-');
+    }
+    if redirect(&mut whole, &format!("#/$defs/{name}"))
+        && let Some(fields) = whole.as_object_mut()
+    {
+        let mut copy = fields.clone();
+        copy.shift_remove("$defs");
+        let definitions = fields.entry("$defs").or_insert_with(|| json!({}));
+        if let Some(definitions) = definitions.as_object_mut() {
+            definitions.insert(name, copy.into());
+        }
+    }
+    whole
+}
+
+/// Makes references to the whole references to `target`, and says whether there are any.
+fn redirect(value: &mut Value, target: &str) -> bool {
+    let mut any = false;
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                if key == "$ref" && value == "#" {
+                    (*value, any) = (json!(target), true);
+                } else {
+                    any |= redirect(value, target);
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| any |= redirect(value, target)),
+        _ => {}
+    }
+    any
 }
 
 /// How the interpreter says where it failed, and why.
@@ -286,7 +327,23 @@ fn line_of(message: &str, source: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::tightened;
+    use super::{json, referable, tightened};
+
+    #[test]
+    fn a_reference_to_the_whole_schema_gets_a_copy_to_refer_to() {
+        let plain = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": true}});
+        assert_eq!(referable(&plain), plain);
+        let list = json!({"type": "object", "properties": {"next": {"$ref": "#"}}, "$defs": {"whole": true}});
+        let next = json!({"next": {"$ref": "#/$defs/whole-"}});
+        assert_eq!(
+            referable(&list),
+            json!({"type": "object", "properties": next, "$defs": {
+                "whole": true, "whole-": {"type": "object", "properties": next}}})
+        );
+        let alone = json!({"properties": {"next": {"$ref": "#"}}});
+        assert_eq!(referable(&alone)["properties"]["next"]["$ref"], "#/$defs/whole");
+        assert_eq!(referable(&alone)["$defs"]["whole"]["properties"]["next"]["$ref"], "#/$defs/whole");
+    }
 
     #[test]
     fn a_call_is_made_at_once_and_once() {

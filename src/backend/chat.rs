@@ -158,12 +158,14 @@ pub struct Tool {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ToolChoice {
-    /// The model decides (default).
+    /// The model decides (default). A call is held to its tool's schema from its marker on. Where a template's calls have no
+    /// marker, nothing tells a call from an answer while it is written, and nothing holds it:
+    /// [`RenderedPrompt::grammar`] is `None`, and what cannot be read as a call is content.
     #[default]
     Auto,
     /// It must call at least one.
     Required,
-    /// It must not; the tools are described to it all the same.
+    /// It must not; the tools are described to it all the same, if the template has a form for that.
     None,
     /// It must call this one.
     Named(String),
@@ -246,7 +248,7 @@ pub enum TemplateError {
         /// What the template, or the engine, says about it.
         message: String,
     },
-    /// The last message is to be continued, and is not the assistant's.
+    /// The last message is to be continued, and is not the assistant's, or waits for the results of its calls.
     #[error("there is no message of the assistant to continue")]
     NothingToContinue,
     /// The tool that must be called is not among those given.
@@ -255,7 +257,8 @@ pub enum TemplateError {
     /// A call must be made, and there are no tools.
     #[error("a tool call is required, and no tools are given")]
     NoTools,
-    /// The template has no form for calls, so that a call cannot be asked for: give a template that has.
+    /// The template has no form for calls, so that none could be asked for or read: give a template that has one. With
+    /// [`ToolChoice::None`] the tools are described to the model, if the template describes any.
     #[error("the chat template has no form for tool calls")]
     NoToolCalls,
     /// The name of a tool is empty or has characters that no template expects.
@@ -267,6 +270,17 @@ pub enum TemplateError {
     /// The parameters of a tool are not the schema of an object.
     #[error("the parameters of the tool `{0}` are not a JSON schema of an object")]
     ToolSchema(String),
+    /// A reference in the schema of a tool is not one into that schema, or refers to itself.
+    #[error("`{reference}` in the parameters of the tool `{tool}` leads nowhere, or in a circle")]
+    ToolReference {
+        /// The tool.
+        tool: String,
+        /// The reference.
+        reference: String,
+    },
+    /// The parameters of a tool are schemas within schemas, beyond what JSON readers follow.
+    #[error("the parameters of the tool `{0}` are nested more than 128 deep")]
+    ToolDepth(String),
     /// The arguments of a call in the conversation are not a JSON object.
     #[error("the arguments of the call of `{tool}` are not a JSON object: {message}")]
     CallArguments {

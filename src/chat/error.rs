@@ -4,9 +4,11 @@ use super::{ReplyError, TemplateError};
 use crate::{
     generation::{FinishReason, GenerateError},
     grammar::SchemaError,
+    state::StateError,
 };
 
-/// Why there is no reply. The conversation is what it was before.
+/// Why there is no reply. The conversation is what it was before, except where tools have run:
+/// [`reply_with_tools`](super::ChatSession::reply_with_tools).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChatError {
@@ -16,6 +18,10 @@ pub enum ChatError {
     /// The reply could not be generated: the conversation is too long, say.
     #[error(transparent)]
     Generate(#[from] GenerateError),
+    /// The last message is the assistant's. Push a message that the model can reply to, or have it go on with
+    /// [`continue_reply`](super::ChatSession::continue_reply).
+    #[error("the last message is the assistant's: there is nothing to reply to")]
+    NothingToReplyTo,
     /// The reply is not what the template lets a model say.
     #[error(transparent)]
     Reply(#[from] ReplyError),
@@ -28,6 +34,9 @@ pub enum ChatError {
     /// The value does not fit the type, whose schema says that it should.
     #[error("the value does not fit the type")]
     Value(#[source] serde_json::Error),
+    /// Another context cannot take over what the session's has computed.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The model calls tools again and again.
     #[error("the model still calls tools after {0} rounds")]
     Rounds(u32),

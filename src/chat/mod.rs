@@ -24,6 +24,8 @@
 mod delta;
 mod error;
 mod message;
+mod options;
+mod reading;
 mod session;
 mod template;
 mod tool;
@@ -31,7 +33,8 @@ mod toolbox;
 
 pub use delta::ReplyEvent;
 pub use error::ChatError;
-pub use session::{ChatReply, ChatSession, ReplyOptions};
+pub use options::ReplyOptions;
+pub use session::{ChatReply, ChatSession};
 pub use template::{ChatPrompt, ChatTemplate};
 pub use toolbox::Toolbox;
 

@@ -1,26 +1,20 @@
 //! A conversation that goes on: the messages, and the KV cache that remembers them.
 
-use std::{
-    fmt,
-    num::NonZeroU32,
-    ops::ControlFlow,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, ops::ControlFlow, sync::Arc};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{
-    ChatError, ChatPrompt, ChatTemplate, Message, PromptEnding, RenderedPrompt, Reply, ReplyEvent, Role, Tool,
-    ToolChoice, delta::Deltas,
+    ChatError, ChatPrompt, ChatTemplate, Message, PromptEnding, RenderedPrompt, Reply, ReplyEvent, ReplyOptions, Role,
+    reading::Reading,
 };
 use crate::{
     backend::{CancelToken, SequenceEdit},
     context::Context,
     generation::{FinishReason, GenerateError, GenerateRequest, Start, Usage},
     grammar::Grammar,
-    sampling::Sampling,
+    sampling::TokenLogprobs,
 };
 
 /// A conversation with a model. Owns its context; may move between threads.
@@ -35,82 +29,16 @@ pub struct ChatSession {
     calls: u32,
 }
 
-/// How to reply.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct ReplyOptions {
-    /// The tools that the model may call (default: none).
-    pub tools: Vec<Tool>,
-    /// Whether it may, or must (default: as it sees fit).
-    pub tool_choice: ToolChoice,
-    /// Whether it may make several calls in one reply (default: no).
-    pub parallel_tool_calls: bool,
-    /// What the reply must look like (default: anything). Not together with tools.
-    pub grammar: Option<Grammar>,
-    /// How tokens are chosen (default: greedily).
-    pub sampling: Sampling,
-    /// Texts at which the reply ends, beside those of the template (default: none).
-    pub stops: Vec<String>,
-    /// Most tokens of the reply; `None` goes on until the model ends or the context is full (default).
-    pub max_tokens: Option<NonZeroU32>,
-    /// Whether a model that can reason does not (default: it does).
-    pub without_thinking: bool,
-    /// Further variables of the template (default: none).
-    pub arguments: Map<String, Value>,
-}
-
-impl ReplyOptions {
-    /// Sets the tools that the model may call.
-    pub fn with_tools(mut self, tools: Vec<Tool>) -> Self {
-        self.tools = tools;
-        self
-    }
-
-    /// Sets whether the model may, or must, call tools.
-    pub fn with_tool_choice(mut self, choice: ToolChoice) -> Self {
-        self.tool_choice = choice;
-        self
-    }
-
-    /// Sets whether the model may make several calls in one reply.
-    pub fn with_parallel_tool_calls(mut self, parallel: bool) -> Self {
-        self.parallel_tool_calls = parallel;
-        self
-    }
-
-    /// Sets what the reply must look like.
-    pub fn with_grammar(mut self, grammar: Grammar) -> Self {
-        self.grammar = Some(grammar);
-        self
-    }
-
-    /// Sets how tokens are chosen.
-    pub fn with_sampling(mut self, sampling: Sampling) -> Self {
-        self.sampling = sampling;
-        self
-    }
-
-    /// Adds a text at which the reply ends.
-    pub fn with_stop(mut self, stop: impl Into<String>) -> Self {
-        self.stops.push(stop.into());
-        self
-    }
-
-    /// Sets the most tokens of the reply.
-    pub fn with_max_tokens(mut self, max_tokens: NonZeroU32) -> Self {
-        self.max_tokens = Some(max_tokens);
-        self
-    }
-}
-
 /// A reply, and what it took.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ChatReply {
-    /// What the model said. The session has it too, as its last message.
+    /// What the model said, with the calls that are complete. The session has it too, as its last message.
     pub message: Message,
     /// Why it ended.
     pub finish: FinishReason,
+    /// For each token of the reply, where that was asked for; reasoning, calls and markers are tokens too.
+    pub logprobs: Vec<TokenLogprobs>,
     /// What it took; of the prompt, which is the conversation so far, what the context held already is not computed again.
     pub usage: Usage,
     /// What lots were drawn from.
@@ -176,18 +104,39 @@ impl ChatSession {
         self.context.cancel_token()
     }
 
+    /// The conversation as it is, to go on with beside this one: in `context`, another one of the same model, which takes over
+    /// what this one has computed. To go back to an earlier point in one session, keep a copy of the
+    /// [messages](Self::messages): what they share with the context is not computed again.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::State`] when the context is of another model, has other adapters, or is too short.
+    pub fn fork(&mut self, mut context: Context) -> Result<Self, ChatError> {
+        context.edit(SequenceEdit::Clear).map_err(GenerateError::Decode)?;
+        if !self.context.tokens(0).is_empty() {
+            context.restore_sequence(&self.context.save_sequence(0)?, 0)?;
+        }
+        Ok(Self { context, template: self.template.clone(), messages: self.messages.clone(), calls: self.calls })
+    }
+
     /// Says something as the user, and returns the reply.
     ///
     /// # Errors
     ///
-    /// As [`reply`](Self::reply).
+    /// As [`reply`](Self::reply). What was said is then taken back.
     pub fn send(&mut self, text: impl Into<String>) -> Result<ChatReply, ChatError> {
         self.push(Message::user(text));
-        self.reply(&ReplyOptions::default(), |_| ControlFlow::Continue(()))
+        let reply = self.reply(&ReplyOptions::default(), |_| ControlFlow::Continue(()));
+        if reply.is_err() {
+            self.messages.pop();
+        }
+        reply
     }
 
-    /// Has the model reply to the conversation so far, and adds the reply to it. Where the last message is the assistant's,
-    /// the model continues it. `on_event` gets the parts as they arrive, and may break off.
+    /// Has the model reply to the conversation so far, and adds the reply to it. `on_event` gets the parts as they arrive, and
+    /// may break off; it gets nothing more then, and the reply ends as [`FinishReason::BrokenOff`].
+    ///
+    /// A reply that was cut off before anything was said is not added.
     ///
     /// # Errors
     ///
@@ -195,106 +144,141 @@ impl ChatSession {
     pub fn reply(
         &mut self,
         options: &ReplyOptions,
-        mut on_event: impl FnMut(&ReplyEvent) -> ControlFlow<()>,
+        on_event: impl FnMut(&ReplyEvent) -> ControlFlow<()>,
     ) -> Result<ChatReply, ChatError> {
-        if options.grammar.is_some() && !options.tools.is_empty() {
-            return Err(GenerateError::GrammarWithTools.into());
-        }
-        let rendered = self.render(options)?;
-        let parser = Arc::clone(&rendered.parser);
-        let mut request =
-            GenerateRequest::new(rendered).with_start(Start::Reuse).with_sampling(options.sampling.clone());
-        request.grammar.clone_from(&options.grammar);
-        request.max_tokens = options.max_tokens;
-        request.stops.clone_from(&options.stops);
-        let mut generation = self.context.generate(request)?;
+        let reply = self.speak(options, PromptEnding::Reply, on_event)?;
+        self.add(&reply);
+        Ok(reply)
+    }
 
-        // What the prompt has of the reply already is not news.
-        let mut deltas = Deltas::after(parser.parse("", false).unwrap_or_default());
-        let (mut text, mut events) = (String::new(), Vec::new());
-        let (mut last_read, mut reading) = (Instant::now(), Duration::ZERO);
-        let mut stopped = false;
-        for piece in generation.by_ref() {
-            text.push_str(&piece?.text);
-            // A parser reads from the beginning each time. In a long reply it rests between two readings for longer than one
-            // takes, so that it never costs more than a small part of the time.
-            if text.is_empty() || last_read.elapsed() < reading * 20 {
-                continue;
-            }
-            let begin = Instant::now();
-            let reply = parser.parse(&text, false);
-            (last_read, reading) = (Instant::now(), begin.elapsed());
-            deltas.push(&reply.unwrap_or_default(), &mut events);
-            stopped = events.drain(..).any(|event| on_event(&event).is_break());
-            if stopped {
-                break;
-            }
+    /// Has the model continue the last message, which is the assistant's: the beginning of an answer, or one that was cut off.
+    /// The message then has both, and so has the [`ChatReply`]; `on_event` gets what is new.
+    ///
+    /// # Errors
+    ///
+    /// As [`reply`](Self::reply); [`TemplateError::NothingToContinue`](super::TemplateError::NothingToContinue) when the last
+    /// message is not the assistant's, or has calls.
+    pub fn continue_reply(
+        &mut self,
+        options: &ReplyOptions,
+        on_event: impl FnMut(&ReplyEvent) -> ControlFlow<()>,
+    ) -> Result<ChatReply, ChatError> {
+        let mut reply = self.speak(options, PromptEnding::Continue, on_event)?;
+        if let Some(begun) = self.messages.pop()
+            && reply.message.reasoning.is_empty()
+        {
+            // Not every template writes what was thought before an answer.
+            reply.message.reasoning = begun.reasoning;
         }
-        let finish = generation.finish_reason().filter(|_| !stopped).unwrap_or(FinishReason::BrokenOff);
-        let (usage, seed) = (generation.usage(), generation.seed());
-        let whole = matches!(finish, FinishReason::End | FinishReason::Stop);
-        let reply = parser.parse(&text, whole).or_else(|error| match whole {
-            // A reply that was not forced into a form may end in the middle of one.
-            true => parser.parse(&text, false).map_err(|_| error),
-            false => Err(error),
-        })?;
-        deltas.push(&reply, &mut events);
-        for event in &events {
-            // The reply has ended: there is nothing left to break off.
-            let _ = on_event(event);
-        }
-        Ok(self.finish(reply, finish, usage, seed))
+        self.messages.push(reply.message.clone());
+        Ok(reply)
     }
 
     /// Has the model reply with a value of a type, by the type's JSON schema.
     ///
     /// # Errors
     ///
-    /// [`ChatError`]; [`ChatError::Unfinished`] when the reply was cut off before the value was complete.
+    /// As [`reply`](Self::reply); [`ChatError::Unfinished`] when the reply was cut off before the value was complete.
     pub fn reply_as<T: DeserializeOwned + schemars::JsonSchema>(
         &mut self,
         options: &ReplyOptions,
     ) -> Result<T, ChatError> {
         let options = options.clone().with_grammar(Grammar::of::<T>()?);
-        let ChatReply { message, finish, .. } = self.reply(&options, |_| ControlFlow::Continue(()))?;
-        match finish {
-            FinishReason::End | FinishReason::Stop => {
-                serde_json::from_str(message.content.trim()).map_err(ChatError::Value)
+        let reply = self.speak(&options, PromptEnding::Reply, |_| ControlFlow::Continue(()))?;
+        if !matches!(reply.finish, FinishReason::End | FinishReason::Stop) {
+            return Err(ChatError::Unfinished(reply.finish));
+        }
+        let value = serde_json::from_str(reply.message.content.trim()).map_err(ChatError::Value)?;
+        self.add(&reply);
+        Ok(value)
+    }
+
+    /// Generates a reply, and leaves the conversation as it is.
+    fn speak(
+        &mut self,
+        options: &ReplyOptions,
+        ending: PromptEnding,
+        on_event: impl FnMut(&ReplyEvent) -> ControlFlow<()>,
+    ) -> Result<ChatReply, ChatError> {
+        let answered = self.messages.last().is_some_and(|last| last.role == Role::Assistant);
+        if ending == PromptEnding::Reply && answered {
+            return Err(ChatError::NothingToReplyTo);
+        }
+        if options.grammar.is_some() && !options.tools.is_empty() {
+            return Err(GenerateError::GrammarWithTools.into());
+        }
+        let rendered = self.render(options, ending)?;
+        let mut reading = Reading::new(Arc::clone(&rendered.parser), on_event);
+        let mut request =
+            GenerateRequest::new(rendered).with_start(Start::Reuse).with_sampling(options.sampling.clone());
+        request.grammar.clone_from(&options.grammar);
+        request.max_tokens = options.max_tokens;
+        request.stops.clone_from(&options.stops);
+        request.when_full = options.when_full;
+        request.logprobs = options.logprobs;
+
+        let mut generation = self.context.generate(request)?;
+        let mut logprobs = Vec::new();
+        for piece in generation.by_ref() {
+            let piece = piece?;
+            logprobs.extend(piece.logprobs);
+            if reading.push(&piece.text).is_break() {
+                break;
             }
-            _ => Err(ChatError::Unfinished(finish)),
         }
+        let ended = generation.finish_reason();
+        let (usage, seed) = (generation.usage(), generation.seed());
+        let (reply, flow) = reading.finish(matches!(ended, Some(FinishReason::End | FinishReason::Stop)))?;
+        let message = self.message_of(reply);
+        let finish = match ended {
+            Some(FinishReason::End | FinishReason::Stop) if flow.is_continue() && !message.tool_calls.is_empty() => {
+                FinishReason::ToolCalls
+            }
+            Some(finish) if flow.is_continue() => finish,
+            _ => FinishReason::BrokenOff,
+        };
+        Ok(ChatReply { message, finish, logprobs, usage, seed })
     }
 
-    fn finish(&mut self, reply: Reply, mut finish: FinishReason, usage: Usage, seed: u64) -> ChatReply {
+    fn message_of(&mut self, reply: Reply) -> Message {
         let mut message = Message::from(reply);
-        if !matches!(finish, FinishReason::End | FinishReason::Stop) {
-            // The last call may be incomplete, and then templates could not write it.
-            message.tool_calls.retain(|call| serde_json::from_str::<Map<String, Value>>(&call.arguments).is_ok());
-        }
+        // Where a reply is cut off, or stopped by a text in the middle of a call, that call is incomplete, and templates could
+        // not write it.
+        message.tool_calls.retain(|call| serde_json::from_str::<Map<String, Value>>(&call.arguments).is_ok());
         for call in message.tool_calls.iter_mut().filter(|call| call.id.is_empty()) {
-            self.calls += 1;
-            // Nine letters and digits: what the strictest templates ask for.
-            call.id = format!("call{:05}", self.calls % 100_000);
+            call.id = self.new_call_id();
         }
-        if matches!(finish, FinishReason::End | FinishReason::Stop) && !message.tool_calls.is_empty() {
-            finish = FinishReason::ToolCalls;
-        }
-        if self.messages.last().is_some_and(|last| last.role == Role::Assistant) {
-            // The reply begins with the message that it continues.
-            self.messages.pop();
-        }
-        self.messages.push(message.clone());
-        ChatReply { message, finish, usage, seed }
+        message
     }
 
-    fn render(&self, options: &ReplyOptions) -> Result<RenderedPrompt, ChatError> {
-        let continues = self.messages.last().is_some_and(|last| last.role == Role::Assistant);
+    /// An id that no call of the conversation has: nine letters and digits, which the strictest templates ask for.
+    fn new_call_id(&mut self) -> String {
+        loop {
+            self.calls = self.calls.wrapping_add(1);
+            let id = format!("call{:05}", self.calls % 100_000);
+            let has_id = |message: &Message| message.tool_calls.iter().any(|call| call.id == id);
+            if !self.messages.iter().any(has_id) {
+                return id;
+            }
+        }
+    }
+
+    fn add(&mut self, reply: &ChatReply) {
+        let ChatReply { message, finish, .. } = reply;
+        let ended = matches!(finish, FinishReason::End | FinishReason::Stop | FinishReason::ToolCalls);
+        let says = !(message.content.is_empty() && message.reasoning.is_empty() && message.tool_calls.is_empty());
+        if ended || says {
+            self.messages.push(message.clone());
+        }
+    }
+
+    fn render(&self, options: &ReplyOptions, ending: PromptEnding) -> Result<RenderedPrompt, ChatError> {
         let mut prompt = ChatPrompt::new(self.messages.clone())
             .with_tools(options.tools.clone())
             .with_tool_choice(options.tool_choice.clone())
             .with_parallel_tool_calls(options.parallel_tool_calls)
-            .with_ending(if continues { PromptEnding::Continue } else { PromptEnding::Reply })
-            .with_thinking(!options.without_thinking);
+            .with_ending(ending)
+            .with_thinking(options.thinking);
         prompt.arguments = options.arguments.clone();
         Ok(self.template.render(&prompt)?)
     }

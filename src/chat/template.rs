@@ -58,27 +58,33 @@ impl ChatTemplate {
     ///
     /// # Errors
     ///
-    /// [`TemplateError`]: the tools make no sense, or the template refuses the conversation.
+    /// [`TemplateError`]: the tools make no sense, the template has no form for them, or it refuses the conversation.
     pub fn render(&self, prompt: &ChatPrompt) -> Result<RenderedPrompt, TemplateError> {
         prompt.check()?;
         let template = match &self.tool_use {
             Some(tool_use) if !prompt.tools.is_empty() => tool_use,
             _ => &self.plain,
         };
-        let rendered = template.render(&RenderRequest {
-            messages: &prompt.messages,
-            tools: &prompt.tools,
-            tool_choice: prompt.tool_choice.clone(),
-            parallel_tool_calls: prompt.parallel_tool_calls,
-            ending: prompt.ending,
-            thinking: prompt.thinking,
-            arguments: &prompt.arguments,
-        })?;
-        let must_call = matches!(prompt.tool_choice, ToolChoice::Required | ToolChoice::Named(_));
-        match must_call && rendered.grammar.is_none() {
-            true => Err(TemplateError::NoToolCalls),
-            false => Ok(rendered),
-        }
+        let render = |choice: &ToolChoice| {
+            template.render(&RenderRequest {
+                messages: &prompt.messages,
+                tools: &prompt.tools,
+                tool_choice: choice.clone(),
+                parallel_tool_calls: prompt.parallel_tool_calls,
+                ending: prompt.ending,
+                thinking: prompt.thinking,
+                arguments: &prompt.arguments,
+            })
+        };
+        let rendered = render(&prompt.tool_choice)?;
+        let has_no_form = match prompt.tool_choice {
+            _ if rendered.grammar.is_some() || prompt.tools.is_empty() => false,
+            ToolChoice::None => false,
+            // A form without a marker sets no grammar to work: one that must be kept tells whether there is a form at all.
+            ToolChoice::Auto => render(&ToolChoice::Required)?.grammar.is_none(),
+            ToolChoice::Required | ToolChoice::Named(_) => true,
+        };
+        if has_no_form { Err(TemplateError::NoToolCalls) } else { Ok(rendered) }
     }
 }
 
@@ -167,8 +173,8 @@ impl ChatPrompt {
             }
             _ => {}
         }
-        let last = self.messages.last();
-        if self.ending == PromptEnding::Continue && last.is_none_or(|message| message.role != Role::Assistant) {
+        let can_go_on = |message: &Message| message.role == Role::Assistant && message.tool_calls.is_empty();
+        if self.ending == PromptEnding::Continue && !self.messages.last().is_some_and(can_go_on) {
             return Err(TemplateError::NothingToContinue);
         }
         for call in self.messages.iter().flat_map(|message| &message.tool_calls) {

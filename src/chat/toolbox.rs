@@ -28,17 +28,32 @@ impl Toolbox {
     /// Adds a tool whose arguments are an `A`. What `function` returns goes to the model as JSON, an error as its text: it can
     /// try again. Arguments that do not fit are such an error.
     pub fn with<A, R, E>(
-        mut self,
+        self,
         name: impl Into<String>,
         description: impl Into<String>,
-        mut function: impl FnMut(A) -> Result<R, E> + Send + 'static,
+        function: impl FnMut(A) -> Result<R, E> + Send + 'static,
     ) -> Self
     where
         A: DeserializeOwned + JsonSchema,
         R: Serialize,
         E: fmt::Display,
     {
-        self.tools.push(Tool::of::<A>(name, description));
+        self.with_tool(Tool::of::<A>(name, description), function)
+    }
+
+    /// Adds a tool that is declared already, by a JSON schema say: [`Tool::new`]. Otherwise as [`with`](Self::with); the
+    /// arguments may be taken as a [`Value`](serde_json::Value).
+    pub fn with_tool<A, R, E>(
+        mut self,
+        tool: Tool,
+        mut function: impl FnMut(A) -> Result<R, E> + Send + 'static,
+    ) -> Self
+    where
+        A: DeserializeOwned,
+        R: Serialize,
+        E: fmt::Display,
+    {
+        self.tools.push(tool);
         self.functions.push(Box::new(move |call| {
             let failed = |error: String| json!({ "error": error }).to_string();
             match call.arguments_as::<A>() {
@@ -78,12 +93,13 @@ impl ChatSession {
     /// Has the model reply, runs the calls that it makes and gives it their results, until it replies without one.
     ///
     /// A call that was asked for (`required`, or a named tool) is asked for in the first round only. Calls, results and the
-    /// reply are added to the conversation.
+    /// reply are added to the conversation. Where `on_event` breaks off, at a call that it will not have say, nothing is run any
+    /// more: the reply has ended as [`FinishReason::BrokenOff`], with the calls that were complete.
     ///
     /// # Errors
     ///
-    /// [`ChatError`]; [`ChatError::Rounds`] when the model still makes calls after `rounds` replies. The messages until then
-    /// stay in the conversation.
+    /// [`ChatError`]; [`ChatError::Rounds`] when the model still makes calls after `rounds` replies. The calls that were run, and
+    /// their results, stay in the conversation: what they did is done.
     pub fn reply_with_tools(
         &mut self,
         toolbox: &mut Toolbox,

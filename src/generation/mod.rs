@@ -32,6 +32,7 @@ mod run;
 #[cfg(feature = "async")]
 mod stream;
 mod text;
+mod typed;
 
 pub use error::GenerateError;
 pub use request::{GenerateRequest, Prompt, Start, WhenFull};
@@ -39,6 +40,7 @@ pub use result::{Completion, FinishReason, Origin, Piece, Usage};
 pub use run::Generation;
 #[cfg(feature = "async")]
 pub use stream::GenerationStream;
+pub use typed::TypedError;
 
 #[cfg(doc)]
 use crate::Context;

@@ -144,16 +144,23 @@ impl<'a> Reader<'a> {
 
     /// For which rules one of the alternatives has `holds` for all items, given for which rules that is so.
     fn fixpoint(&self, holds: impl Fn(&Item, &[bool]) -> bool) -> Vec<bool> {
-        let mut known = vec![false; self.rules.len()];
-        loop {
-            let of_rule =
-                |rule: &Rule| rule.alternatives.iter().any(|items| items.iter().all(|item| holds(item, &known)));
-            let next: Vec<bool> = self.rules.iter().map(of_rule).collect();
-            if next == known {
-                return known;
+        let mut users = vec![Vec::new(); self.rules.len()];
+        for (index, rule) in self.rules.iter().enumerate() {
+            for used in rule.alternatives.iter().flatten().filter_map(|item| item.rule) {
+                users[used].push(index);
             }
-            known = next;
         }
+        let mut known = vec![false; self.rules.len()];
+        let mut waiting: Vec<usize> = (0..self.rules.len()).collect();
+        while let Some(index) = waiting.pop() {
+            let rule = &self.rules[index];
+            if !known[index] && rule.alternatives.iter().any(|items| items.iter().all(|item| holds(item, &known))) {
+                known[index] = true;
+                // What is known of this rule may decide those that use it.
+                waiting.extend(&users[index]);
+            }
+        }
+        known
     }
 
     /// No rule may come back to itself before a character was written.
@@ -177,10 +184,20 @@ impl<'a> Reader<'a> {
             .collect();
         // Rules that begin with none that is left can be taken away, until a circle remains.
         let mut left: Vec<bool> = vec![true; self.rules.len()];
-        loop {
-            let free = |index: usize| left[index] && !begins_with[index].iter().any(|&first| left[first]);
-            let Some(index) = (0..left.len()).find(|&index| free(index)) else { break };
+        let mut beginnings: Vec<usize> = begins_with.iter().map(Vec::len).collect();
+        let mut begun_by = vec![Vec::new(); self.rules.len()];
+        for (index, first) in begins_with.iter().enumerate() {
+            first.iter().for_each(|&first| begun_by[first].push(index));
+        }
+        let mut free: Vec<usize> = (0..left.len()).filter(|&index| beginnings[index] == 0).collect();
+        while let Some(index) = free.pop() {
             left[index] = false;
+            for &rule in &begun_by[index] {
+                beginnings[rule] -= 1;
+                if beginnings[rule] == 0 {
+                    free.push(rule);
+                }
+            }
         }
         let Some(mut index) = left.iter().position(|&left| left) else { return Ok(()) };
         // What is left are circles, and rules that lead into one: after as many steps as there are rules, it is reached.

@@ -17,6 +17,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod all_of;
 mod characters;
 mod constraint;
 mod gbnf;

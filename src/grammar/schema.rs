@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 
 use super::{
+    all_of,
     gbnf::{self, GrammarDefect},
     notation::{Rules, any_of, literal},
     number,
@@ -15,7 +16,7 @@ use super::{
 };
 
 /// Schemas within schemas. What `serde_json` reads is no deeper.
-const DEEPEST: usize = 128;
+pub(super) const DEEPEST: usize = 128;
 /// Blanks between the parts: none, one, or a line break and what indents the next line.
 const SPACE: &str = r#"(" " | "\n" [ \t]{0,20})?"#;
 /// A character of a string. Code points of surrogates are in no string that Rust reads.
@@ -24,7 +25,7 @@ const CHARACTER: &str = r##"[\U00000020-\U00000021\U00000023-\U0000005B\U0000005
 const NUMBER: &str = r#""-"? ("0" | [1-9] [0-9]{0,15}) ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?"#;
 
 /// Keywords that say nothing about which values fit.
-const ANNOTATIONS: [&str; 18] = [
+pub(super) const ANNOTATIONS: [&str; 18] = [
     "$schema",
     "$id",
     "$comment",
@@ -48,7 +49,8 @@ const ANNOTATIONS: [&str; 18] = [
 /// A schema that every value fits.
 static ANYTHING: Value = Value::Bool(true);
 
-/// Why a schema could not be made a grammar. The pointer is a JSON pointer into the schema.
+/// Why a schema could not be made a grammar. The pointer is a JSON pointer into the schema; where several schemas were merged
+/// (`allOf`), it is one into what came of them, in the place of the first.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SchemaError {
@@ -95,11 +97,11 @@ pub enum SchemaError {
 
 /// The grammar of the JSON texts that `schema` accepts.
 pub(super) fn grammar_of(schema: &Value) -> Result<String, SchemaError> {
-    let mut writer = Writer { document: schema, rules: Rules::default(), references: HashMap::new(), depth: 0 };
+    let mut writer = Writer::new(schema);
     let root = writer.rules.reserve("root");
     let body = writer.value(schema, "")?;
     writer.rules.define(&root, body);
-    let named: Vec<(String, String)> = writer.references.into_iter().collect();
+    let mut pointers = writer.pointers;
     let text = writer.rules.into_gbnf();
     // The rules are well formed; what remains to be found is one that has no end.
     gbnf::check(&text).map_err(|error| {
@@ -107,8 +109,7 @@ pub(super) fn grammar_of(schema: &Value) -> Result<String, SchemaError> {
             GrammarDefect::Endless(rule) | GrammarDefect::LeftRecursion(rule) => rule.as_str(),
             _ => "",
         };
-        let pointer = named.into_iter().find(|(_, rule)| rule == endless).map(|(pointer, _)| pointer);
-        SchemaError::Impossible(pointer.unwrap_or_default())
+        SchemaError::Impossible(pointers.remove(endless).unwrap_or_default())
     })?;
     Ok(text)
 }
@@ -116,7 +117,7 @@ pub(super) fn grammar_of(schema: &Value) -> Result<String, SchemaError> {
 /// The grammar of any object or array.
 pub(super) fn any_json() -> String {
     let nothing = Value::Bool(true);
-    let mut writer = Writer { document: &nothing, rules: Rules::default(), references: HashMap::new(), depth: 0 };
+    let mut writer = Writer::new(&nothing);
     let root = writer.rules.reserve("root");
     writer.any();
     writer.rules.define(&root, "any-object | any-array".to_owned());
@@ -126,14 +127,21 @@ pub(super) fn any_json() -> String {
 struct Writer<'a> {
     document: &'a Value,
     rules: Rules,
-    /// Rules of what `$ref` refers to, by pointer.
+    /// Rules of what `$ref` refers to, by pointer; and of what was merged, by itself.
     references: HashMap<String, String>,
+    /// Where in the schema these rules come from.
+    pointers: HashMap<String, String>,
     depth: usize,
 }
 
 impl<'a> Writer<'a> {
+    fn new(document: &'a Value) -> Self {
+        let (references, pointers) = (HashMap::new(), HashMap::new());
+        Self { document, rules: Rules::default(), references, pointers, depth: 0 }
+    }
+
     /// What a value of this schema may look like.
-    fn value(&mut self, schema: &'a Value, pointer: &str) -> Result<String, SchemaError> {
+    fn value(&mut self, schema: &Value, pointer: &str) -> Result<String, SchemaError> {
         if self.depth == DEEPEST {
             return Err(SchemaError::Depth);
         }
@@ -148,7 +156,7 @@ impl<'a> Writer<'a> {
         written
     }
 
-    fn fields(&mut self, fields: &'a Map<String, Value>, pointer: &str) -> Result<String, SchemaError> {
+    fn fields(&mut self, fields: &Map<String, Value>, pointer: &str) -> Result<String, SchemaError> {
         let rest = |handled: &[&str]| {
             let left = |key: &&String| !handled.contains(&key.as_str()) && !ANNOTATIONS.contains(&key.as_str());
             match fields.keys().find(left) {
@@ -156,8 +164,11 @@ impl<'a> Writer<'a> {
                 None => Ok(()),
             }
         };
+        let combines = ["$ref", "allOf", "anyOf", "oneOf"].iter().any(|key| fields.contains_key(*key));
+        if combines && fields.keys().filter(|key| !ANNOTATIONS.contains(&key.as_str())).count() > 1 {
+            return self.all_of(fields, pointer);
+        }
         if let Some(reference) = fields.get("$ref") {
-            rest(&["$ref"])?;
             return self.reference(reference, pointer);
         }
         if let Some(value) = fields.get("const") {
@@ -169,9 +180,14 @@ impl<'a> Writer<'a> {
             let values = values.as_array().ok_or_else(|| invalid(&below(pointer, "enum"), "an array"))?;
             return constants(values, fields, pointer);
         }
-        for keyword in ["anyOf", "oneOf", "allOf"] {
+        if let Some(schemas) = fields.get("allOf") {
+            return match schemas.as_array().map(Vec::as_slice) {
+                Some([one]) => self.value(one, &below(&below(pointer, "allOf"), "0")),
+                _ => self.all_of(fields, pointer),
+            };
+        }
+        for keyword in ["anyOf", "oneOf"] {
             if let Some(schemas) = fields.get(keyword) {
-                rest(&[keyword])?;
                 return self.combination(keyword, schemas, &below(pointer, keyword));
             }
         }
@@ -189,7 +205,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn of_kind(&mut self, kind: &str, fields: &'a Map<String, Value>, pointer: &str) -> Result<String, SchemaError> {
+    fn of_kind(&mut self, kind: &str, fields: &Map<String, Value>, pointer: &str) -> Result<String, SchemaError> {
         // Keywords of the other types say nothing about this one; those that are unknown are never skipped.
         let known = |key: &str| KINDS.iter().any(|(_, keywords)| keywords.contains(&key)) || ANNOTATIONS.contains(&key);
         if let Some(keyword) = fields.keys().find(|key| *key != "type" && !known(key)) {
@@ -207,32 +223,39 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn reference(&mut self, reference: &'a Value, pointer: &str) -> Result<String, SchemaError> {
-        let pointer = below(pointer, "$ref");
-        let reference = reference.as_str().ok_or_else(|| invalid(&pointer, "a text"))?;
-        let missing = || SchemaError::Reference { pointer: pointer.clone(), reference: reference.to_owned() };
-        let target = reference.strip_prefix('#').ok_or_else(missing)?.replace("%24", "$");
+    fn reference(&mut self, reference: &Value, pointer: &str) -> Result<String, SchemaError> {
+        let (target, schema) = target(self.document, reference, &below(pointer, "$ref"))?;
         if let Some(rule) = self.references.get(&target) {
             return Ok(rule.clone());
         }
-        let schema = self.document.pointer(&target).ok_or_else(missing)?;
-        let rule = self.rules.reserve(target.rsplit('/').next().unwrap_or_default());
+        let name = target.rsplit('/').next().unwrap_or_default();
+        self.named(name, target.clone(), schema, &target)
+    }
+
+    fn all_of(&mut self, fields: &Map<String, Value>, pointer: &str) -> Result<String, SchemaError> {
+        let merged = all_of::merge(self.document, fields, pointer)?;
+        // No pointer has a blank in front.
+        let key = format!(" {merged}");
+        match self.references.get(&key) {
+            Some(rule) => Ok(rule.clone()),
+            None => self.named("all-of", key, &merged, pointer),
+        }
+    }
+
+    /// A rule of its own for a schema, which is found again by `key`.
+    fn named(&mut self, name: &str, key: String, schema: &Value, pointer: &str) -> Result<String, SchemaError> {
+        let rule = self.rules.reserve(name);
         // Before the schema is looked at: it may refer to itself.
-        self.references.insert(target.clone(), rule.clone());
-        let body = self.value(schema, &target)?;
+        self.references.insert(key, rule.clone());
+        self.pointers.insert(rule.clone(), pointer.to_owned());
+        let body = self.value(schema, pointer)?;
         self.rules.define(&rule, body);
         Ok(rule)
     }
 
-    fn combination(&mut self, keyword: &str, schemas: &'a Value, pointer: &str) -> Result<String, SchemaError> {
+    fn combination(&mut self, keyword: &str, schemas: &Value, pointer: &str) -> Result<String, SchemaError> {
         let schemas = schemas.as_array().filter(|schemas| !schemas.is_empty());
         let schemas = schemas.ok_or_else(|| invalid(pointer, "an array that is not empty"))?;
-        if keyword == "allOf" {
-            return match schemas.as_slice() {
-                [one] => self.value(one, &below(pointer, "0")),
-                _ => Err(unsupported(pointer, "allOf with several schemas")),
-            };
-        }
         for (index, schema) in schemas.iter().enumerate() {
             if keyword == "oneOf" && schemas[..index].iter().any(|other| !self.exclude_each_other(other, schema)) {
                 return Err(unsupported(pointer, "oneOf with schemas that one value may fit"));
@@ -251,9 +274,22 @@ impl<'a> Writer<'a> {
         Ok(any_of(alternatives))
     }
 
+    /// Whether it is plain that no value fits both; of what must fit several schemas, one is enough.
+    fn exclude_each_other(&self, left: &Value, right: &Value) -> bool {
+        let (left, right) = (self.parts(left), self.parts(right));
+        left.iter().any(|left| right.iter().any(|right| self.exclude_each_other_alone(left, right)))
+    }
+
+    fn parts<'b>(&'b self, schema: &'b Value) -> Vec<&'b Value> {
+        match self.followed(schema)["allOf"].as_array() {
+            Some(parts) => parts.iter().collect(),
+            None => vec![schema],
+        }
+    }
+
     /// Whether it is plain that no value fits both: other types, other constants, or other constants in a property that both
     /// ask for.
-    fn exclude_each_other(&self, left: &Value, right: &Value) -> bool {
+    fn exclude_each_other_alone(&self, left: &Value, right: &Value) -> bool {
         let (left, right) = (self.followed(left), self.followed(right));
         if let (Some(left), Some(right)) = (constants_of(left), constants_of(right)) {
             return !left.iter().any(|value| right.contains(value));
@@ -340,7 +376,7 @@ impl<'a> Writer<'a> {
         Ok(format!("\"\\\"\" {} \"\\\"\"", repeated(&character, least, most, pointer)?))
     }
 
-    fn array(&mut self, fields: &'a Map<String, Value>, pointer: &str) -> Result<String, SchemaError> {
+    fn array(&mut self, fields: &Map<String, Value>, pointer: &str) -> Result<String, SchemaError> {
         if fields.get("uniqueItems").is_some_and(|unique| *unique != Value::Bool(false)) {
             return Err(unsupported(pointer, "uniqueItems"));
         }
@@ -383,7 +419,7 @@ impl<'a> Writer<'a> {
         Ok(format!("\"[\" {space} {items} {space} \"]\""))
     }
 
-    fn object(&mut self, fields: &'a Map<String, Value>, pointer: &str) -> Result<String, SchemaError> {
+    fn object(&mut self, fields: &Map<String, Value>, pointer: &str) -> Result<String, SchemaError> {
         let at = below(pointer, "properties");
         let required = match fields.get("required") {
             None => Vec::new(),
@@ -430,7 +466,7 @@ impl<'a> Writer<'a> {
         Ok(format!("\"{{\" {space} {inner} {space} \"}}\""))
     }
 
-    fn member(&mut self, name: &str, schema: &'a Value, pointer: &str) -> Result<String, SchemaError> {
+    fn member(&mut self, name: &str, schema: &Value, pointer: &str) -> Result<String, SchemaError> {
         let value = self.value(schema, pointer)?;
         let key = literal(&format!("{}:", Value::from(name)));
         let space = self.space();
@@ -593,6 +629,19 @@ fn repeated(rule: &str, least: Option<u64>, most: Option<u64>, pointer: &str) ->
     })
 }
 
+/// The pointer of a reference into the schema, and what is there.
+pub(super) fn target<'a>(
+    document: &'a Value,
+    reference: &Value,
+    pointer: &str,
+) -> Result<(String, &'a Value), SchemaError> {
+    let reference = reference.as_str().ok_or_else(|| invalid(pointer, "a text"))?;
+    let missing = || SchemaError::Reference { pointer: pointer.to_owned(), reference: reference.to_owned() };
+    let target = reference.strip_prefix('#').ok_or_else(missing)?.replace("%24", "$");
+    let schema = document.pointer(&target).ok_or_else(missing)?;
+    Ok((target, schema))
+}
+
 fn count(fields: &Map<String, Value>, keyword: &str, pointer: &str) -> Result<Option<u64>, SchemaError> {
     match fields.get(keyword) {
         None => Ok(None),
@@ -646,14 +695,14 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-fn below(pointer: &str, key: &str) -> String {
+pub(super) fn below(pointer: &str, key: &str) -> String {
     format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
-fn invalid(pointer: &str, expected: &'static str) -> SchemaError {
+pub(super) fn invalid(pointer: &str, expected: &'static str) -> SchemaError {
     SchemaError::Invalid { pointer: pointer.to_owned(), expected }
 }
 
-fn unsupported(pointer: &str, keyword: &str) -> SchemaError {
+pub(super) fn unsupported(pointer: &str, keyword: &str) -> SchemaError {
     SchemaError::Unsupported { pointer: pointer.to_owned(), keyword: keyword.to_owned() }
 }

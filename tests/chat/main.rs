@@ -7,6 +7,7 @@
 mod session;
 mod structured;
 mod templates;
+mod tools;
 
 use gguf_loader::{
     backend::TemplateSource,

@@ -6,18 +6,18 @@ use gguf_loader::{
     Model,
     backend::ContextOptions,
     chat::{
-        ChatError, ChatPrompt, ChatSession, ChatTemplate, Message, ReplyEvent, ReplyOptions, Role, TemplateError, Tool,
-        ToolChoice,
+        ChatError, ChatPrompt, ChatSession, Message, ReplyEvent, ReplyOptions, Role, TemplateError, Tool, ToolChoice,
     },
-    generation::{FinishReason, GenerateError, GenerateRequest},
+    generation::{FinishReason, GenerateError, GenerateRequest, WhenFull},
     grammar::Grammar,
     sampling::{Pick, SamplerStep, Sampling},
+    state::StateError,
 };
 use schemars::JsonSchema;
 
 use crate::structured::load_with_tokenizer;
 
-fn session() -> Option<ChatSession> {
+pub(crate) fn session() -> Option<ChatSession> {
     session_with(ContextOptions::default())
 }
 
@@ -35,12 +35,12 @@ fn session_with(options: ContextOptions) -> Option<ChatSession> {
     Some(ChatSession::new(model.context(&options).unwrap()).unwrap())
 }
 
-fn at_most(tokens: u32) -> ReplyOptions {
+pub(crate) fn at_most(tokens: u32) -> ReplyOptions {
     ReplyOptions::default().with_max_tokens(NonZeroU32::new(tokens).unwrap())
 }
 
 /// Goes on.
-fn on(_: &ReplyEvent) -> ControlFlow<()> {
+pub(crate) fn on(_: &ReplyEvent) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
@@ -109,7 +109,7 @@ fn the_model_continues_what_it_is_given() {
     session.push(Message::user("What is the capital of France?"));
     session.push(Message::assistant("The capital of Fra"));
     let mut streamed = String::new();
-    let reply = session.reply(&at_most(12), |event| {
+    let reply = session.continue_reply(&at_most(12), |event| {
         if let ReplyEvent::Content(delta) = event {
             streamed += delta;
         }
@@ -117,7 +117,23 @@ fn the_model_continues_what_it_is_given() {
     });
     let message = reply.unwrap().message;
     assert_eq!(format!("The capital of Fra{streamed}"), message.content);
-    assert_eq!(session.messages().len(), 2);
+    assert_eq!(session.messages()[1..], [message]);
+}
+
+#[test]
+fn a_reply_is_continued_only_where_that_is_asked_for() {
+    let Some(mut session) = session() else { return };
+    session.push(Message::user("What is the capital of France?"));
+    let nothing = session.continue_reply(&at_most(4), on);
+    assert!(matches!(nothing, Err(ChatError::Template(TemplateError::NothingToContinue))), "{nothing:?}");
+    session.reply(&at_most(4), on).unwrap();
+    let before = session.messages().to_vec();
+    let again = session.reply(&at_most(4), on);
+    assert!(matches!(again, Err(ChatError::NothingToReplyTo)), "{again:?}");
+    assert!(matches!(session.reply_as::<Weather>(&at_most(4)), Err(ChatError::NothingToReplyTo)));
+    assert_eq!(session.messages(), before);
+    let longer = session.continue_reply(&at_most(4), on).unwrap().message;
+    assert!(longer.content.starts_with(&before[1].content) && longer.content.len() > before[1].content.len());
 }
 
 /// What a tool takes.
@@ -129,51 +145,6 @@ struct Weather {
 }
 
 #[test]
-fn a_call_that_the_template_has_no_form_for_is_an_error() {
-    let Some(mut session) = session() else { return };
-    session.push(Message::user("What is the weather in Paris?"));
-    let options = at_most(8).with_tools(weather()).with_tool_choice(ToolChoice::Required);
-    assert!(matches!(session.reply(&options, on), Err(ChatError::Template(TemplateError::NoToolCalls))));
-}
-
-/// SmolLM2 with the template of a model that calls tools.
-fn with_tools() -> Option<ChatSession> {
-    let session = session()?;
-    let context = session.context().model().context(&ContextOptions::default()).unwrap();
-    let template = include_str!("../fixtures/chat/templates/qwen2.5.jinja");
-    let source = context.model().tokenizer().unwrap().template_source(template);
-    Some(ChatSession::with_template(context, ChatTemplate::parse(&source).unwrap()).unwrap())
-}
-
-#[test]
-fn a_call_that_is_required_is_made_and_can_be_read() {
-    let Some(mut session) = with_tools() else { return };
-    // Hot enough to say anything, were it not held to a call.
-    let hot = Sampling::new(Pick::Distribution).then(SamplerStep::Temperature { temperature: 2.0 });
-    for sampling in [Sampling::greedy(), hot.clone().with_seed(1), hot.with_seed(2)] {
-        session.messages_mut().clear();
-        session.push(Message::user("Tell me a joke."));
-        let required = at_most(400).with_tools(weather()).with_tool_choice(ToolChoice::Required);
-        let mut streamed = (String::new(), String::new());
-        let reply = session.reply(&required.with_sampling(sampling), |event| {
-            match event {
-                ReplyEvent::ToolCall { name, .. } => streamed.0 += name,
-                ReplyEvent::Arguments { delta, .. } => streamed.1 += delta,
-                _ => {}
-            }
-            ControlFlow::Continue(())
-        });
-        let reply = reply.unwrap();
-        assert_eq!(reply.finish, FinishReason::ToolCalls, "{:.300}", reply.message.content);
-        let [call] = reply.message.tool_calls.as_slice() else { panic!("one call: {reply:?}") };
-        assert_eq!((streamed.0.as_str(), &streamed.1), ("get_weather", &call.arguments));
-        assert!(!call.id.is_empty());
-        let Weather { city } = call.arguments_as().unwrap();
-        assert!((1..=20).contains(&city.chars().count()), "{city}");
-    }
-}
-
-#[test]
 fn a_typed_reply_is_read_and_one_that_is_cut_off_is_an_error() {
     let Some(mut session) = session() else { return };
     session.push(Message::user("What is the weather in Paris? Answer in JSON."));
@@ -181,12 +152,12 @@ fn a_typed_reply_is_read_and_one_that_is_cut_off_is_an_error() {
     let weather: Weather = session.reply_as(&at_most(200).with_sampling(hot)).unwrap();
     assert!((1..=20).contains(&weather.city.chars().count()), "{}", weather.city);
     session.push(Message::user("And in Rome?"));
+    let before = session.messages().to_vec();
     let cut = session.reply_as::<Weather>(&at_most(2));
     assert!(matches!(cut, Err(ChatError::Unfinished(FinishReason::MaxTokens))), "{cut:?}");
-}
-
-fn weather() -> Vec<Tool> {
-    vec![Tool::of::<Weather>("get_weather", "Says what the weather is like in a city.")]
+    assert_eq!(session.messages(), before);
+    // Nothing of the beginning is in the way of another try.
+    assert!(session.reply_as::<Weather>(&at_most(200)).is_ok());
 }
 
 #[test]
@@ -210,23 +181,114 @@ fn breaking_off_and_cancelling_keep_what_was_said() {
         ControlFlow::Continue(())
     });
     assert_eq!(cancelled.unwrap().finish, FinishReason::Cancelled);
-    cancel.reset();
     session.push(Message::user("What is the capital of France?"));
+    let before = session.messages().to_vec();
+    // Before the first token: nothing was said, and nothing is added.
+    assert_eq!(session.reply(&at_most(8), on).unwrap().finish, FinishReason::Cancelled);
+    assert_eq!(session.messages(), before);
+    cancel.reset();
     assert!(!session.reply(&at_most(8), on).unwrap().message.content.is_empty());
 }
 
 #[test]
-fn a_session_is_usable_after_an_error() {
+fn a_reply_can_go_on_in_a_full_context_and_tell_how_sure_it_is() {
+    let Some(session) = session() else { return };
+    let model = session.context().model();
+    let end = model.tokenizer().unwrap().special().eos.unwrap();
+    let endless = Sampling::greedy().then(SamplerStep::LogitBias { biases: vec![(end, f32::NEG_INFINITY)] });
+    let options = at_most(80).with_sampling(endless).with_logprobs(2);
+    for (when_full, finish) in
+        [(WhenFull::Stop, FinishReason::ContextFull), (WhenFull::Shift { keep: 4 }, FinishReason::MaxTokens)]
+    {
+        let context = model.context(&ContextOptions::default().with_length(NonZeroU32::new(64).unwrap())).unwrap();
+        let mut short = ChatSession::new(context).unwrap();
+        short.push(Message::user("Tell me a long story."));
+        let reply = short.reply(&options.clone().with_when_full(when_full), on).unwrap();
+        assert_eq!(reply.finish, finish);
+        assert_eq!(reply.logprobs.len(), reply.usage.generated_tokens);
+        assert!(reply.logprobs.iter().all(|token| token.top.len() == 2));
+    }
+}
+
+#[test]
+fn a_fork_goes_on_by_itself_with_what_is_computed() {
     let Some(mut session) = session() else { return };
-    session.push(Message::user("word ".repeat(2000)));
-    let before = session.messages().to_vec();
-    assert!(matches!(session.reply(&at_most(8), on), Err(ChatError::Generate(GenerateError::PromptTooLong { .. }))));
-    assert_eq!(session.messages(), before);
-    session.messages_mut().clear();
+    session.push(Message::user("What is the capital of France?"));
+    session.reply(&at_most(24), on).unwrap();
+    let another = |length: u32| {
+        let options = ContextOptions::default().with_length(NonZeroU32::new(length).unwrap());
+        session.context().model().context(&options).unwrap()
+    };
+    let (context, short) = (another(1024), another(16));
+    let mut fork = session.fork(context).unwrap();
+    for session in [&mut session, &mut fork] {
+        session.push(Message::user("And of Italy?"));
+    }
+    let (ours, theirs) = (session.reply(&at_most(24), on).unwrap(), fork.reply(&at_most(24), on).unwrap());
+    assert_eq!((&theirs.message, theirs.usage.reused_tokens), (&ours.message, ours.usage.reused_tokens));
+    assert!(theirs.usage.reused_tokens > 0);
+    let error = session.fork(short).unwrap_err();
+    assert!(matches!(error, ChatError::State(StateError::TooLong { .. })), "{error}");
+}
+
+/// A text that its type never takes.
+#[derive(Debug, serde::Deserialize, JsonSchema)]
+#[serde(try_from = "bool")]
+#[schemars(with = "bool")]
+struct Refused;
+
+impl TryFrom<bool> for Refused {
+    type Error = &'static str;
+
+    fn try_from(_: bool) -> Result<Self, Self::Error> {
+        Err("never")
+    }
+}
+
+#[test]
+fn a_session_is_as_it_was_after_each_kind_of_error() {
+    let Some(mut session) = session() else { return };
+    session.push(Message::system("Be brief."));
     session.push(Message::user("Hi"));
-    let both = at_most(8).with_tools(weather()).with_grammar(Grammar::json());
-    assert!(matches!(session.reply(&both, on), Err(ChatError::Generate(GenerateError::GrammarWithTools))));
-    let none = at_most(8).with_tool_choice(ToolChoice::Required);
-    assert!(matches!(session.reply(&none, on), Err(ChatError::Template(TemplateError::NoTools))));
-    assert!(!session.reply(&at_most(8), on).unwrap().message.content.is_empty());
+    let before = session.messages().to_vec();
+    let tools = || at_most(8).with_tools(vec![Tool::of::<Weather>("get_weather", "")]);
+    let too_hot = Sampling::greedy().then(SamplerStep::TopP { p: 7.0, min_keep: 1 });
+    type Fails = Box<dyn Fn(&mut ChatSession) -> ChatError>;
+    type IsExpected = fn(&ChatError) -> bool;
+    let reply = |options: ReplyOptions| -> Fails { Box::new(move |session| session.reply(&options, on).unwrap_err()) };
+    let cases: [(Fails, IsExpected); 10] = [
+        (Box::new(|session| session.send("word ".repeat(2000)).unwrap_err()), |error| {
+            matches!(error, ChatError::Generate(GenerateError::PromptTooLong { .. }))
+        }),
+        (reply(tools().with_grammar(Grammar::json())), |error| {
+            matches!(error, ChatError::Generate(GenerateError::GrammarWithTools))
+        }),
+        (reply(at_most(8).with_stop("")), |error| matches!(error, ChatError::Generate(GenerateError::EmptyStop))),
+        (reply(at_most(8).with_sampling(too_hot)), |error| {
+            matches!(error, ChatError::Generate(GenerateError::Sampling(_)))
+        }),
+        (reply(at_most(8).with_when_full(WhenFull::Shift { keep: 5000 })), |error| {
+            matches!(error, ChatError::Generate(GenerateError::NothingToShift { .. }))
+        }),
+        (reply(at_most(8).with_tool_choice(ToolChoice::Required)), |error| {
+            matches!(error, ChatError::Template(TemplateError::NoTools))
+        }),
+        (reply(tools()), |error| matches!(error, ChatError::Template(TemplateError::NoToolCalls))),
+        (Box::new(|session| session.reply_as::<std::collections::HashSet<u8>>(&at_most(8)).unwrap_err()), |error| {
+            matches!(error, ChatError::Schema(_))
+        }),
+        (Box::new(|session| session.reply_as::<Weather>(&at_most(2)).unwrap_err()), |error| {
+            matches!(error, ChatError::Unfinished(FinishReason::MaxTokens))
+        }),
+        (Box::new(|session| session.reply_as::<Refused>(&at_most(8)).unwrap_err()), |error| {
+            matches!(error, ChatError::Value(_))
+        }),
+    ];
+    for (fails, is_expected) in &cases {
+        let error = fails(&mut session);
+        assert!(is_expected(&error), "{error:?}");
+        assert_eq!(session.messages(), before, "after {error}");
+        assert!(!session.reply(&at_most(4), on).unwrap().message.content.is_empty(), "after {error}");
+        session.messages_mut().pop();
+    }
 }

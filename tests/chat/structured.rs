@@ -5,7 +5,7 @@ use std::{path::Path, sync::OnceLock};
 use gguf_loader::{
     Context, Model,
     backend::ContextOptions,
-    generation::{FinishReason, GenerateRequest},
+    generation::{FinishReason, GenerateError, GenerateRequest, TypedError},
     gguf::synth::{SyntheticModel, Tokenizer},
     grammar::{Grammar, SchemaError},
     sampling::{Pick, SamplerStep, Sampling},
@@ -100,13 +100,18 @@ fn schema() -> impl Strategy<Value = Value> {
             1 => proptest::collection::vec(inner.clone(), 1..4)
                 .prop_map(|items| json!({"type": "array", "prefixItems": items, "items": false})),
             1 => proptest::collection::vec(inner.clone(), 1..4).prop_map(|schemas| json!({"anyOf": schemas})),
+            1 => (inner.clone(), inner.clone()).prop_map(|(left, right)| {
+                // Two objects that do not name the same property, as one.
+                let part = |name: &str, schema| json!({"properties": {name: schema}, "required": [name]});
+                json!({"type": "object", "allOf": [part("left", left), part("right", right)]})
+            }),
             1 => inner.prop_map(|schema| json!({"$defs": {"it": schema}, "type": "array", "items": {"$ref": "#/$defs/it"},
                 "maxItems": 2})),
         ]
     })
 }
 
-/// `PROPTEST_CASES=1000` is the long form.
+/// 60 schemas; with `PROPTEST_CASES=1000` as many as that, which takes a minute.
 #[test]
 fn whatever_is_generated_under_a_random_schema_parses_and_validates() {
     let Some(model) = model() else { return };
@@ -163,6 +168,101 @@ fn bounds_beyond_what_a_double_counts_exactly_are_kept() {
     }
     let impossible = json!({"type": "integer", "minimum": 1e30});
     assert!(matches!(Grammar::json_schema(&impossible), Err(SchemaError::Impossible(_))));
+}
+
+#[test]
+fn what_must_fit_several_schemas_fits_them_all() {
+    let Some(model) = model() else { return };
+    let mut context = model.context(&ContextOptions::default()).unwrap();
+    let closed =
+        |properties: Value, required: Value| json!({"type": "object", "properties": properties, "required": required});
+    let schemas = [
+        json!({"allOf": [{"type": "integer", "minimum": 3}, {"type": "number", "maximum": 11.5}]}),
+        json!({"allOf": [{"type": "string", "minLength": 2}, {"maxLength": 3}, {"type": ["string", "null"]}]}),
+        json!({"allOf": [{"enum": ["a", "b", 1]}, {"type": "string"}, {"enum": ["b", 1, "c"]}]}),
+        json!({"allOf": [{"type": "array", "items": {"type": "integer"}, "maxItems": 3}, {"items": {"minimum": 7, "maximum": 9}}]}),
+        json!({
+            "$defs": {"named": closed(json!({"name": {"type": "string", "maxLength": 4}}), json!(["name"]))},
+            "$ref": "#/$defs/named",
+            "properties": {"name": {"minLength": 1}, "age": {"type": "integer", "minimum": 0, "maximum": 99}},
+            "required": ["age"],
+        }),
+        json!({"type": "object", "properties": {"kind": {"enum": [1, 2]}, "a": {"type": "boolean"}, "b": {"type": "null"}},
+        "oneOf": [
+            {"properties": {"kind": {"const": 1}}, "required": ["kind", "a"], "type": "object"},
+            {"properties": {"kind": {"const": 2}}, "required": ["kind", "b"], "type": "object"},
+        ]}),
+        json!({"allOf": [
+            {"properties": {"x": {"type": "boolean"}, "y": {"type": "null"}}, "additionalProperties": false},
+            closed(json!({"x": {"enum": [true, 5]}}), json!(["x"])),
+        ]}),
+    ];
+    for schema in schemas {
+        let grammar = Grammar::json_schema(&schema).unwrap_or_else(|error| panic!("{schema}: {error}"));
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        for seed in 0..12 {
+            let text = generate(&mut context, &grammar, seed, 400).unwrap();
+            assert!(validator.is_valid(&serde_json::from_str(&text).unwrap()), "{text} does not fit {schema}");
+        }
+    }
+}
+
+/// A list of lists, by schemas that refer to each other and are merged.
+#[test]
+fn schemas_that_are_merged_may_refer_to_themselves() {
+    let node = json!({
+        "$defs": {
+            "node": {"allOf": [{"$ref": "#/$defs/base"}, {"properties": {"next": {"$ref": "#/$defs/node"}}}]},
+            "base": {"type": "object", "properties": {"next": {"type": ["object", "null"]}, "x": {"type": "null"}}},
+        },
+        "$ref": "#/$defs/node",
+    });
+    assert!(Grammar::json_schema(&node).is_ok());
+    let endless = json!({"allOf": [{"type": "object"}, {"properties": {"a": {"$ref": "#"}}, "required": ["a"]}]});
+    assert!(matches!(Grammar::json_schema(&endless), Err(SchemaError::Impossible(_))));
+}
+
+#[test]
+fn a_schema_of_thousands_of_properties_is_a_grammar_in_no_time() {
+    for required in [false, true] {
+        let names = (0..4000).map(|number| format!("property {number}"));
+        let properties: Map<String, Value> = names.map(|name| (name, json!({"type": ["integer", "null"]}))).collect();
+        let required: Vec<String> = properties.keys().filter(|_| required).cloned().collect();
+        let schema =
+            json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
+        let begin = std::time::Instant::now();
+        let grammar = Grammar::json_schema(&schema).unwrap();
+        let time = begin.elapsed();
+        println!("{} rules in {time:?}", grammar.as_gbnf().lines().count());
+        // It takes tens of milliseconds; in cubic time it took minutes.
+        assert!(time.as_secs() < 5, "{time:?}");
+    }
+}
+
+#[test]
+fn a_plain_prompt_gives_a_value_of_a_type() {
+    #[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+    struct Point {
+        x: u8,
+        #[serde(rename = "y")]
+        up: Option<i8>,
+    }
+    let Some(model) = model() else { return };
+    let mut context = model.context(&ContextOptions::default()).unwrap();
+    let bos = model.tokenizer().unwrap().special().bos.unwrap();
+    let request = |seed: u64, most: u32| {
+        let hot = Sampling::new(Pick::Distribution).then(SamplerStep::Temperature { temperature: 2.0 });
+        GenerateRequest::new(vec![bos]).with_sampling(hot.with_seed(seed)).with_max_tokens(most.try_into().unwrap())
+    };
+    let points: Vec<Point> =
+        (0..20).map(|seed| context.generate_as(request(seed, 400).with_echo(true)).unwrap()).collect();
+    assert!(points.iter().any(|point| point.x != points[0].x) && points.iter().any(|point| point.up.is_some()));
+    let cut = context.generate_as::<Point>(request(1, 2));
+    assert!(matches!(cut, Err(TypedError::Unfinished(FinishReason::MaxTokens))), "{cut:?}");
+    let set = context.generate_as::<std::collections::HashSet<u8>>(request(1, 2));
+    assert!(matches!(set, Err(TypedError::Schema(_))), "{set:?}");
+    let empty = context.generate_as::<Point>(GenerateRequest::new(Vec::new()));
+    assert!(matches!(empty, Err(TypedError::Generate(GenerateError::EmptyPrompt))), "{empty:?}");
 }
 
 #[test]

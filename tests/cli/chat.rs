@@ -91,8 +91,16 @@ fn a_model_without_a_template_cannot_chat_and_is_told_one() {
     std::fs::write(&template, "{% for m in messages %}{{ m.content }}{% endfor %}").unwrap();
     let arguments = ["--template", template.to_str().unwrap(), "-n", "3", "--json"];
     assert_eq!(lines_of(chat(&model, &arguments, "the fox\n"))[0]["generated_tokens"], 3);
+    let asked = ["--chat", "--prompt", "the fox", "-n", "3", "--json"];
+    assert_fails(&run(&model, &asked), 4, &["no chat template", "--template"]);
+    let own = ["--template", template.to_str().unwrap()];
+    let answer = json_of(run(&model, &[&asked[..], &own].concat()));
+    // The template writes nothing beside the message.
+    assert_eq!(answer["tokens"], json_of(run(&model, &[&asked[1..], &["--quiet"]].concat()))["tokens"]);
+    assert_fails(&run(&model, &[&asked[1..], &own].concat()), 2, &["--chat"]);
     std::fs::write(&template, "{% for %}").unwrap();
     assert_fails(&chat(&model, &arguments, "a\n"), 4, &["template"]);
+    assert_fails(&run(&model, &[&asked[..], &own].concat()), 4, &["template"]);
 }
 
 #[test]
@@ -163,6 +171,9 @@ fn run_stops_echoes_shifts_and_tells_log_probabilities() {
     assert_eq!(answer(&["--ctx", "32", "--ignore-end"])["finish_reason"], "context_full");
     assert_fails(&run(&model, &["-p", "a", "--stop", ""]), 2, &["stop"]);
     assert_fails(&run(&model, &["-p", "a", "--ctx", "32", "--when-full", "shift", "--keep", "40"]), 2, &["keep"]);
+
+    let text_only = run(&model, &["-p", "a", "--logprobs", "2"]);
+    assert_fails(&text_only, 2, &["--logprobs needs --json"]);
 
     let asked = answer(&["--chat", "-n", "12"]);
     assert_ne!(asked["text"], whole["text"], "a question is not a text to continue");

@@ -169,9 +169,10 @@ fn embed_gives_a_vector_for_each_text_in_order() {
     let file = folder.file("texts.txt", "one text\n\nanother, longer text\n");
     let report = json_of(embed(&["--pooling", "last", "--file", file.to_str().unwrap(), "--json"]));
     let embeddings = report["embeddings"].as_array().unwrap();
-    assert_eq!((embeddings.len(), report["pooling"].as_str()), (2, Some("last")));
+    // The empty line has one, too: line n of what comes out belongs to line n of what went in.
+    assert_eq!((embeddings.len(), report["pooling"].as_str()), (3, Some("last")));
     let again = json_of(embed(&["--pooling", "last", "--text", "another, longer text", "--json"]));
-    assert_eq!(again["embeddings"][0]["tokens"], embeddings[1]["tokens"]);
+    assert_eq!(again["embeddings"][0]["tokens"], embeddings[2]["tokens"]);
     let norm = |value: &serde_json::Value| -> f64 {
         value["vector"].as_array().unwrap().iter().map(|number| number.as_f64().unwrap().powi(2)).sum()
     };
@@ -184,6 +185,9 @@ fn embed_gives_a_vector_for_each_text_in_order() {
     crate::assert_fails(&embed(&long), 7, &["text 0 has", "the limit is 4", "--truncate"]);
     let cut = json_of(embed(&[&long[..], &["--truncate", "--json"]].concat()));
     assert_eq!((&cut["embeddings"][0]["tokens"], &cut["embeddings"][0]["truncated"]), (&4.into(), &true.into()));
+    let file = folder.file("long.txt", "one\n\nmany more words than four tokens hold\n");
+    let in_file = ["--pooling", "mean", "--ctx", "4", "--file", file.to_str().unwrap()];
+    crate::assert_fails(&embed(&in_file), 7, &["line 3 of ", "long.txt", "the limit is 4"]);
     let output = program().arg("rerank").arg(&model).args(["--query", "a", "--document", "b"]).output().unwrap();
     crate::assert_fails(&output, 4, &["no classification head"]);
 }

@@ -374,7 +374,8 @@ impl From<MergeError> for Failure {
 
 impl From<TemplateError> for Failure {
     fn from(error: TemplateError) -> Self {
-        Self::new(Exit::Model, &error)
+        let help = matches!(error, TemplateError::Missing).then_some("give one with --template FILE");
+        Self::new(Exit::Model, &error).with_help(help)
     }
 }
 
@@ -383,6 +384,7 @@ impl From<ChatError> for Failure {
         match error {
             ChatError::Generate(error) => error.into(),
             ChatError::Template(error) => error.into(),
+            ChatError::NothingToReplyTo => Self::new(Exit::Input, &error),
             other => Self::new(Exit::Unexpected, &other),
         }
     }

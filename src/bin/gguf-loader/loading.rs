@@ -1,9 +1,10 @@
-//! Loading a model for a command: progress on a terminal, Ctrl-C, and the context.
+//! Loading a model for a command: progress on a terminal, Ctrl-C, the context and the template.
 
 use std::{num::NonZeroU32, path::Path, time::Duration};
 
 use gguf_loader::{
     backend::ContextOptions,
+    chat::ChatTemplate,
     context::Context,
     model::{LoadOptions, Model},
     select::ChooseOptions,
@@ -40,6 +41,15 @@ pub(crate) fn open_context(
     options.length = length;
     options.threads = threads;
     Ok(model.context(&options)?)
+}
+
+/// The template of this text, or the model's own.
+pub(crate) fn chat_template(model: &Model, text: Option<String>) -> Result<ChatTemplate, Failure> {
+    let tokenizer = model.tokenizer()?;
+    Ok(match text {
+        Some(text) => ChatTemplate::parse(&tokenizer.template_source(text))?,
+        None => ChatTemplate::of(tokenizer)?,
+    })
 }
 
 /// Steps of a bar that shows a fraction.

@@ -5,7 +5,7 @@ use std::{fmt, num::NonZeroU32, path::PathBuf};
 use clap::{Args, ValueEnum};
 use gguf_loader::{
     backend::Pooling,
-    embedding::{EmbedOptions, Embedding, Normalisation, Overflow},
+    embedding::{EmbedError, EmbedOptions, Embedding, Normalisation, Overflow},
 };
 use serde::Serialize;
 
@@ -26,7 +26,7 @@ Examples:
   gguf-loader embed minilm.gguf --file sentences.txt --json
   gguf-loader embed llama.gguf --pooling last --text 'any model will do'
 
-Vectors come in the order of the texts and have length 1. A text that is too long is an error (exit code 7) \
+Vectors come in the order of the texts, one for each line of a file, and have length 1. A text that is too long is an error (exit code 7) \
 unless --truncate is given; a model that names no pooling is one (exit code 4) without --pooling.")]
 pub(crate) struct Embed {
     /// The model: a GGUF file, or the first part of a split one
@@ -53,7 +53,7 @@ struct TextArgs {
     /// A text; may be given several times
     #[arg(long, short = 'p', value_name = "TEXT")]
     text: Vec<String>,
-    /// A file with a text on each line; - is stdin
+    /// A file with a text on each line, an empty one too; - is stdin
     #[arg(long, short, value_name = "FILE")]
     file: Option<Source>,
 }
@@ -87,13 +87,28 @@ impl LengthArgs {
     }
 }
 
-/// The lines of a file; one that is empty is no text.
+/// The lines of a file, empty ones too: a result belongs to the line whose number it has.
 pub(crate) fn lines(source: &Source) -> Result<Vec<String>, Failure> {
     let text = source.read_text()?;
-    let lines: Vec<String> = text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
     match lines.is_empty() {
         true => Err(Failure::message(Exit::Input, format!("{source} has no text"))),
         false => Ok(lines),
+    }
+}
+
+/// Names the line that the text at fault is on, where the texts came from a file.
+pub(crate) fn at_line(error: EmbedError, file: Option<&Source>) -> Failure {
+    let index = match error {
+        EmbedError::Empty { index } | EmbedError::TooLong { index, .. } | EmbedError::NotANumber { index } => {
+            Some(index)
+        }
+        _ => None,
+    };
+    let failure = Failure::from(error);
+    match (file, index) {
+        (Some(file), Some(index)) => failure.with_headline(format!("cannot read line {} of {file}", index + 1)),
+        _ => failure,
     }
 }
 
@@ -128,7 +143,7 @@ impl Embed {
             options.normalisation = Normalisation::None;
         }
         let mut embedder = model.embedder(&options)?;
-        let embeddings = embedder.embed_all(&texts)?;
+        let embeddings = embedder.embed_all(&texts).map_err(|error| at_line(error, self.texts.file.as_ref()))?;
         output.result(&Report {
             backend: embedder.executed_by(),
             pooling: embedder.pooling(),

@@ -79,7 +79,8 @@ impl Rerank {
         output.note(model.selection().explain());
         model.tokenizer()?;
         let mut reranker = model.reranker(&self.length.options(threads, &interrupt))?;
-        let ranked = reranker.rank(&self.query, &documents)?;
+        let file = self.documents.file.as_ref();
+        let ranked = reranker.rank(&self.query, &documents).map_err(|error| embed::at_line(error, file))?;
         let rows = ranked.into_iter().map(|ranked| Row { ranked, document: documents[ranked.index].clone() });
         output.result(&Report { backend: reranker.executed_by(), results: rows.collect() })
     }

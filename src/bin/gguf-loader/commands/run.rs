@@ -8,7 +8,6 @@ use gguf_loader::{
     chat::{ChatPrompt, ChatTemplate, Message},
     context::Context,
     generation::{Completion, FinishReason, GenerateRequest, WhenFull},
-    model::Model,
     sampling::TokenLogprobs,
 };
 use serde::Serialize;
@@ -49,6 +48,9 @@ pub(crate) struct Run {
     /// Instructions for the model, with --chat
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
+    /// A chat template in Jinja, in place of the model's, with --chat
+    #[arg(long, value_name = "FILE", requires = "chat")]
+    template: Option<PathBuf>,
     /// Most tokens to generate
     #[arg(long, short = 'n', value_name = "N")]
     max_tokens: Option<NonZeroU32>,
@@ -111,7 +113,11 @@ impl PromptArgs {
 
 impl Run {
     pub(crate) fn execute(self, output: &mut Output) -> Result<(), Failure> {
+        if self.logprobs.is_some() && !output.is_json() {
+            return Err(Failure::message(Exit::Usage, "--logprobs needs --json: text alone has no place for them"));
+        }
         let prompt = self.prompt.read()?;
+        let template = self.template.map(|file| Source::File(file).read_text()).transpose()?;
         let sampling = self.sampling.sampling(Preset::Greedy)?;
         let grammar = self.structure.grammar()?;
         let knobs = args::knobs(self.backend.backend.as_ref(), self.threads.threads);
@@ -126,7 +132,7 @@ impl Run {
         let mut context = self.context.open(&model, threads, &interrupt)?;
 
         let mut request = match self.chat {
-            true => asked(&model, prompt, self.system)?,
+            true => asked(&loading::chat_template(&model, template)?, prompt, self.system)?,
             false => GenerateRequest::new(prompt),
         };
         request.sampling = sampling;
@@ -156,10 +162,9 @@ impl Run {
     }
 }
 
-/// The prompt as a user's message, in the form of the model's chat template.
-fn asked(model: &Model, prompt: String, system: Option<String>) -> Result<GenerateRequest, Failure> {
+/// The prompt as a user's message.
+fn asked(template: &ChatTemplate, prompt: String, system: Option<String>) -> Result<GenerateRequest, Failure> {
     let messages = system.map(Message::system).into_iter().chain([Message::user(prompt)]).collect();
-    let template = ChatTemplate::of(model.tokenizer()?)?;
     Ok(GenerateRequest::new(template.render(&ChatPrompt::new(messages))?))
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use clap::Args;
 use gguf_loader::{
-    chat::{ChatReply, ChatSession, ChatTemplate, Message, ReplyEvent, ReplyOptions, Role, ToolCall},
+    chat::{ChatReply, ChatSession, Message, ReplyEvent, ReplyOptions, Role, ToolCall},
     generation::{FinishReason, Usage},
 };
 use serde::{Deserialize, Serialize};
@@ -89,7 +89,7 @@ impl Chat {
         options.grammar = self.structure.grammar()?;
         options.max_tokens = self.max_tokens;
         options.stops = self.stop;
-        options.without_thinking = self.no_thinking;
+        options.thinking = !self.no_thinking;
         let begin = match &self.load {
             Some(file) => read(file)?,
             None => self.system.map(Message::system).into_iter().collect(),
@@ -99,13 +99,7 @@ impl Chat {
         let interrupt = Interrupt::install()?;
         let model = loading::load(&self.model, choose, &interrupt, output)?;
         output.note(model.selection().explain());
-        let tokenizer = model.tokenizer()?;
-        let template = match template {
-            Some(text) => ChatTemplate::parse(&tokenizer.template_source(text))?,
-            None => ChatTemplate::of(tokenizer).map_err(|error| {
-                Failure::from(error).with_help("give a template with --template FILE, or continue text with `run`")
-            })?,
-        };
+        let template = loading::chat_template(&model, template)?;
         let context = self.context.open(&model, threads, &interrupt)?;
         let mut session = ChatSession::with_template(context, template)?;
         session.messages_mut().extend(begin);

@@ -11,8 +11,12 @@ use gguf_loader::{
 use crate::models::{CONTEXT, FAMILIES};
 
 fn load(family: &str) -> Model {
+    load_in(&tempfile::tempdir().expect("a temporary folder"), family)
+}
+
+/// The file stays for as long as the folder.
+fn load_in(folder: &tempfile::TempDir, family: &str) -> Model {
     let build = FAMILIES.iter().find(|(name, _)| *name == family).expect("a family").1;
-    let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.gguf");
     assert!(build().write(&path), "the model is written");
     let model = Model::load(&path).expect("the model loads");
@@ -125,7 +129,9 @@ fn a_recurrent_state_starts_afresh_after_a_cancellation() {
 #[test]
 fn what_a_restored_window_does_not_hold_is_not_attended_to() {
     for family in ["gemma2", "gemma3"] {
-        let model = load(family);
+        // A state names its model, for which the file is read again.
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let model = load_in(&folder, family);
         let tokens = prompt(60);
         let mut context = model.context(&options(128)).expect("the context opens");
         decode(&mut context, &tokens).expect("a prompt");

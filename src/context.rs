@@ -44,7 +44,10 @@ impl Context {
         self.inner.limits()
     }
 
-    /// The token that cancels work on this context, also while a decode is running.
+    /// The token that cancels what runs on this context, also within a decode, and where nothing runs, what is begun next. A
+    /// generation that it has ended [resets](CancelToken::reset) it; after a [`decode`](Self::decode) that is the caller's to do.
+    ///
+    /// It is a [child](CancelToken::child) of the one that the context was opened with, which nothing here resets.
     pub fn cancel_token(&self) -> CancelToken {
         self.cancel.clone()
     }
@@ -61,6 +64,10 @@ impl Context {
             return result;
         }
         for item in batch.items() {
+            // A decode that was cancelled may have got a part of the way, and an encoder remembers nothing.
+            if self.inner.next_position(item.sequence) <= item.position {
+                continue;
+            }
             if let Some(sequence) = self.sequences.get_mut(item.sequence as usize) {
                 if sequence.tokens.is_empty() {
                     // At once, so that no token's decode has to.
@@ -70,7 +77,7 @@ impl Context {
                 sequence.undecoded = None;
             }
         }
-        if result.is_err() || self.next_position(batch.items()[0].sequence) == 0 {
+        if result.is_err() {
             self.reconcile();
         }
         result
@@ -180,16 +187,18 @@ impl Context {
     fn save_all(&mut self, ids: &[SequenceId]) -> Result<State, StateError> {
         let model = self.model.fingerprint().map_err(StateError::Model)?.clone();
         let format = self.inner.state_format();
+        let mut forks = Vec::new();
+        let together = ids.len() > 1 && format.is_some() && self.inner.save_forks(&mut forks)?;
         let mut sequences = Vec::new();
         for &id in ids {
             let Sequence { tokens, undecoded } = self.sequences[id as usize].clone();
             let mut cache = Vec::new();
-            if format.is_some() && !tokens.is_empty() {
+            if format.is_some() && !tokens.is_empty() && !together {
                 self.inner.save(id, &mut cache)?;
             }
-            sequences.push(SequenceState { id, tokens, undecoded, format: format.clone().unwrap_or_default(), cache });
+            sequences.push(SequenceState { id, tokens, undecoded, cache });
         }
-        Ok(State { model, applied: self.applied.clone(), sequences })
+        Ok(State { model, applied: self.applied.clone(), format: format.unwrap_or_default(), sequences, forks })
     }
 
     /// Makes the sequences hold what they held when `state` was saved, and nothing else.
@@ -201,10 +210,27 @@ impl Context {
     pub fn restore(&mut self, state: &State) -> Result<Restored, StateError> {
         self.check_state(state)?;
         state.sequences.iter().try_for_each(|sequence| self.check_sequence(sequence.id))?;
+        let (apart, shared) = state.room();
+        let limit = self.inner.capacity();
+        if shared > limit {
+            return Err(StateError::NoRoom { tokens: shared, limit });
+        }
         self.edit(SequenceEdit::Clear)?;
         let mut restored = Restored::default();
+        if self.restore_forks(state) {
+            restored.kept_tokens = apart as usize;
+            return Ok(restored);
+        }
+        // Read one by one, sequences have nothing in common.
+        let reads = apart <= limit;
+        let mut computed: Vec<&SequenceState> = Vec::new();
         for sequence in &state.sequences {
-            self.restore_one(sequence, sequence.id, &mut restored)?;
+            if !(reads && self.read(state, sequence, sequence.id, &mut restored)) {
+                self.copy_common(sequence, &computed, &mut restored)?;
+                self.compute(sequence, sequence.id, &mut restored)?;
+                computed.push(sequence);
+            }
+            self.sequences[sequence.id as usize].undecoded = sequence.undecoded;
         }
         Ok(restored)
     }
@@ -220,8 +246,12 @@ impl Context {
         let [sequence] = state.sequences.as_slice() else {
             return Err(StateError::NotOneSequence(state.sequences.len()));
         };
+        self.edit(SequenceEdit::Truncate { sequence: to, from: 0 })?;
         let mut restored = Restored::default();
-        self.restore_one(sequence, to, &mut restored)?;
+        if !self.read(state, sequence, to, &mut restored) {
+            self.compute(sequence, to, &mut restored)?;
+        }
+        self.sequences[to as usize].undecoded = sequence.undecoded;
         Ok(restored)
     }
 
@@ -245,27 +275,60 @@ impl Context {
         if sequence < limit { Ok(()) } else { Err(StateError::NoSequence { sequence, limit }) }
     }
 
-    fn restore_one(
+    /// Reads all sequences, which are empty, from a form in which what they have in common is written once.
+    fn restore_forks(&mut self, state: &State) -> bool {
+        let tokens: Vec<_> = state.sequences().map(|(id, tokens)| (id, tokens.len())).collect();
+        let reads = !state.forks.is_empty() && self.inner.state_format().as_ref() == Some(&state.format);
+        if !reads || !self.inner.restore_forks(&tokens, &state.forks) {
+            return false;
+        }
+        for SequenceState { id, tokens, undecoded, .. } in &state.sequences {
+            self.sequences[*id as usize] = Sequence { tokens: tokens.clone(), undecoded: *undecoded };
+        }
+        true
+    }
+
+    /// Reads what was computed of a sequence into `to`, which is empty; `false` when the engine cannot.
+    fn read(&mut self, state: &State, sequence: &SequenceState, to: SequenceId, restored: &mut Restored) -> bool {
+        let reads = self.inner.state_format().as_ref() == Some(&state.format)
+            && self.inner.restore(to, sequence.tokens.len(), &sequence.cache);
+        if reads {
+            self.sequences[to as usize].tokens.clone_from(&sequence.tokens);
+            restored.kept_tokens += sequence.tokens.len();
+        }
+        reads
+    }
+
+    /// Gives `sequence` what it has in common with one of those that were computed before.
+    fn copy_common(
         &mut self,
-        state: &SequenceState,
-        to: SequenceId,
+        sequence: &SequenceState,
+        computed: &[&SequenceState],
         restored: &mut Restored,
     ) -> Result<(), StateError> {
-        self.edit(SequenceEdit::Truncate { sequence: to, from: 0 })?;
-        let reads = self.inner.state_format().is_some_and(|format| format == state.format);
-        if reads && self.inner.restore(to, state.tokens.len(), &state.cache) {
-            self.sequences[to as usize].tokens.clone_from(&state.tokens);
-            restored.kept_tokens += state.tokens.len();
+        let nearest = computed.iter().map(|other| (other.id, sequence.common(other))).max_by_key(|&(_, common)| common);
+        let Some((from, common)) = nearest.filter(|&(_, common)| common > 0) else { return Ok(()) };
+        let to = sequence.id;
+        self.edit(SequenceEdit::Copy { from, to })?;
+        if self.edit(SequenceEdit::Truncate { sequence: to, from: common as Position }).is_ok() {
+            restored.copied_tokens += common;
         } else {
-            let mut batch = Batch::new();
-            for chunk in state.tokens.chunks(self.limits().batch as usize) {
-                batch.clear();
-                batch.extend(chunk, self.next_position(to), to);
-                self.decode(&batch)?;
-            }
-            restored.computed_tokens += state.tokens.len();
+            // A recurrent model cannot forget the end alone.
+            self.edit(SequenceEdit::Truncate { sequence: to, from: 0 })?;
         }
-        self.sequences[to as usize].undecoded = state.undecoded;
+        Ok(())
+    }
+
+    /// Decodes what `to` does not hold yet of a sequence's tokens.
+    fn compute(&mut self, sequence: &SequenceState, to: SequenceId, restored: &mut Restored) -> Result<(), StateError> {
+        let rest = &sequence.tokens[self.next_position(to) as usize..];
+        let mut batch = Batch::new();
+        for chunk in rest.chunks(self.limits().batch as usize) {
+            batch.clear();
+            batch.extend(chunk, self.next_position(to), to);
+            self.decode(&batch)?;
+        }
+        restored.computed_tokens += rest.len();
         Ok(())
     }
 
@@ -276,6 +339,11 @@ impl Context {
 
     pub(crate) fn backend_mut(&mut self) -> &mut dyn BackendContext {
         &mut *self.inner
+    }
+
+    /// Whether a full sequence can be made shorter at its middle.
+    pub(crate) fn can_shift(&self) -> bool {
+        self.inner.can_shift()
     }
 
     /// The token that was generated last on `sequence`, if the sequence does not hold it: nothing asked for what follows it.
@@ -289,11 +357,13 @@ impl Context {
         }
     }
 
-    /// A decode that was cancelled may have got a part of the way, a recurrent model may have forgotten all, and an encoder
-    /// remembers nothing.
+    /// After a failure a sequence may hold less than before: a recurrent model forgets all.
     fn reconcile(&mut self) {
         for (id, sequence) in (0..).zip(&mut self.sequences) {
-            sequence.tokens.truncate(self.inner.next_position(id) as usize);
+            let held = self.inner.next_position(id) as usize;
+            if held < sequence.tokens.len() {
+                sequence.truncate(held);
+            }
         }
     }
 }

@@ -211,8 +211,10 @@ impl Model {
     ///
     /// [`ContextError`], among others when the memory does not suffice.
     pub fn context(&self, options: &ContextOptions) -> Result<Context, ContextError> {
-        let inner = self.inner.weights.clone().context(options)?;
-        Ok(Context::new(self.clone(), inner, options.cancel.clone()))
+        // A token may be that of many contexts; one of them can be cancelled alone.
+        let cancel = options.cancel.child();
+        let inner = self.inner.weights.clone().context(&options.clone().with_cancel(cancel.clone()))?;
+        Ok(Context::new(self.clone(), inner, cancel))
     }
 
     /// How the model's file wants the states of its tokens pooled; `None` for models that are not made for embeddings.

@@ -1,14 +1,17 @@
 //! Text to tokens and back.
 #![forbid(unsafe_code)]
 
+mod breakers;
 mod fragments;
 
+pub(crate) use breakers::Breakers;
+use breakers::KnownBreakers;
 pub(crate) use fragments::Fragments;
 
 use std::{
     ops::ControlFlow,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use crate::{
@@ -28,11 +31,12 @@ pub struct Tokenizer {
     vocabulary: Arc<dyn Vocabulary>,
     /// Looked for when the first grammar needs them.
     fragments: Arc<OnceLock<Arc<Fragments>>>,
+    breakers: Arc<Mutex<KnownBreakers>>,
 }
 
 impl Tokenizer {
     pub(crate) fn new(vocabulary: Arc<dyn Vocabulary>) -> Self {
-        Self { vocabulary, fragments: Arc::default() }
+        Self { vocabulary, fragments: Arc::default(), breakers: Arc::default() }
     }
 
     /// Loads the tokenizer of a file, without its weights. Files that hold only a vocabulary will do.
@@ -86,6 +90,18 @@ impl Tokenizer {
         Ok(tokens)
     }
 
+    /// The bytes of one token, as it stands within a text: [`detokenize`](Self::detokenize) leaves out the space that some
+    /// tokenizers put before the first word. A control token is written only with `special`.
+    ///
+    /// # Errors
+    ///
+    /// [`VocabularyError::Token`] when the vocabulary does not have it.
+    pub fn piece(&self, token: Token, special: bool) -> Result<Vec<u8>, VocabularyError> {
+        let mut bytes = Vec::new();
+        self.vocabulary.append_piece(token, special, &mut bytes)?;
+        Ok(bytes)
+    }
+
     /// The bytes of `tokens`; control tokens are written only with `special`. Not always UTF-8: a sequence may begin or
     /// end within a character.
     ///
@@ -125,6 +141,17 @@ impl Tokenizer {
     /// The tokens that are not whole characters.
     pub(crate) fn fragments(&self) -> Arc<Fragments> {
         Arc::clone(self.fragments.get_or_init(|| Arc::new(Fragments::of(self))))
+    }
+
+    /// The tokens that can write these texts.
+    pub(crate) fn breakers(&self, texts: &[String]) -> Result<Arc<Breakers>, VocabularyError> {
+        let known = || self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(breakers) = known().find(texts) {
+            return Ok(breakers);
+        }
+        let breakers = Arc::new(Breakers::new(self, texts)?);
+        known().add(texts, &breakers);
+        Ok(breakers)
     }
 
     /// A decoder for tokens that arrive one by one.

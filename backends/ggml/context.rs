@@ -6,10 +6,7 @@ use std::{
     num::NonZeroU32,
     ptr::{self, NonNull},
     slice,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 use llama_cpp_sys_2 as sys;
@@ -18,6 +15,7 @@ use super::{
     ENGINE,
     adapter::LlamaAdapter,
     ffi::{self, AbortCallback},
+    forks::Forks,
     log::capture_errors,
     memory::{LENGTH_STEP, context_bytes},
     model::{LlamaModel, message},
@@ -26,8 +24,8 @@ use super::{
 };
 use crate::{
     backend::{
-        AdapterEngineError, BackendAdapter, BackendContext, BackendModel, Batch, CacheType, CancelToken, ContextError,
-        ContextLimits, ContextOptions, DecodeError, Directions, Position, SequenceEdit, SequenceId,
+        AdapterEngineError, BackendAdapter, BackendContext, BackendModel, Batch, CacheType, CancelFlag, CancelToken,
+        ContextError, ContextLimits, ContextOptions, DecodeError, Directions, Position, SequenceEdit, SequenceId,
     },
     hardware::Hardware,
 };
@@ -47,15 +45,17 @@ pub(super) struct LlamaContext {
     raw: RawContext,
     _threads: Threadpool,
     adapters: Vec<Arc<dyn BackendAdapter>>,
-    model: Arc<LlamaModel>,
+    pub(super) model: Arc<LlamaModel>,
     /// The abort callback of `raw` reads its flag.
     cancel: CancelToken,
-    limits: ContextLimits,
+    pub(super) limits: ContextLimits,
     /// Whether there is a KV cache. Encoders have none: each batch stands alone.
-    has_memory: bool,
+    pub(super) has_memory: bool,
     /// The position after the last token of each sequence.
-    next: Vec<Position>,
-    arrays: BatchArrays,
+    pub(super) next: Vec<Position>,
+    /// What sequences have in common, where they share a cache.
+    pub(super) forks: Option<Forks>,
+    pub(super) arrays: BatchArrays,
 }
 
 #[derive(Debug)]
@@ -150,6 +150,7 @@ impl LlamaContext {
             limits,
             has_memory,
             next: vec![0; limits.sequences as usize],
+            forks: params.kv_unified.then(|| Forks::new(limits.sequences)),
             arrays: BatchArrays::with_capacity(limits.batch.min(LARGE_BATCH) as usize),
         })
     }
@@ -163,50 +164,8 @@ impl LlamaContext {
         Some(unsafe { slice::from_raw_parts(row.as_ptr(), dimensions) })
     }
 
-    fn as_ptr(&self) -> *mut sys::llama_context {
+    pub(super) fn as_ptr(&self) -> *mut sys::llama_context {
         self.raw.0.as_ptr()
-    }
-
-    /// After a decode that did not finish, llama.cpp's memory knows what stayed.
-    fn reread_positions(&mut self) {
-        if !self.has_memory {
-            return;
-        }
-        for (sequence, next) in self.next.iter_mut().enumerate() {
-            // SAFETY: the context is valid.
-            let memory = unsafe { sys::llama_get_memory(self.raw.0.as_ptr()) };
-            // SAFETY: the sequence is below the number that the context was created with.
-            let last = unsafe { sys::llama_memory_seq_pos_max(memory, sequence as sys::llama_seq_id) };
-            *next = Position::try_from(last + 1).unwrap_or(0);
-        }
-    }
-
-    /// A recurrent state cannot go back: after a decode that broke off, it is half computed. Its sequence is emptied.
-    fn drop_half_computed_states(&mut self, batch: &Batch) {
-        let model = self.model.raw.as_ptr();
-        // SAFETY: the model is valid.
-        let recurrent = unsafe { sys::llama_model_is_recurrent(model) };
-        // SAFETY: the model is valid.
-        let hybrid = unsafe { sys::llama_model_is_hybrid(model) };
-        if !(recurrent || hybrid) {
-            return;
-        }
-        for item in batch.items() {
-            // SAFETY: the context is valid and the batch was checked. Removing a whole sequence always succeeds.
-            unsafe { ffi::gl_sequence_truncate(self.as_ptr(), item.sequence as sys::llama_seq_id, 0) };
-        }
-    }
-
-    fn edit_error(&self, edit: SequenceEdit) -> DecodeError {
-        DecodeError::SequenceEdit(format!("the model's memory refused {edit:?}"))
-    }
-
-    fn check_sequence(&self, sequence: SequenceId) -> Result<sys::llama_seq_id, DecodeError> {
-        if sequence >= self.limits.sequences {
-            let limit = self.limits.sequences;
-            return Err(DecodeError::SequenceEdit(format!("there is no sequence {sequence}, the context has {limit}")));
-        }
-        Ok(sequence as sys::llama_seq_id)
     }
 }
 
@@ -239,11 +198,7 @@ impl BackendContext for LlamaContext {
                 self.drop_half_computed_states(batch);
                 self.reread_positions();
                 Err(match failed {
-                    1 => DecodeError::ContextFull {
-                        used: self.next.iter().sum(),
-                        limit: self.limits.context.saturating_mul(self.limits.sequences),
-                        requested: batch.len() as u32,
-                    },
+                    1 => self.full(batch.len() as u32),
                     2 => DecodeError::Cancelled,
                     _ => DecodeError::Failed { engine: ENGINE, message: message(errors) },
                 })
@@ -269,33 +224,16 @@ impl BackendContext for LlamaContext {
     }
 
     fn edit(&mut self, edit: SequenceEdit) -> Result<(), DecodeError> {
-        if !self.has_memory {
-            return Ok(());
-        }
-        let done = match edit {
-            // SAFETY: the context is valid and has a memory.
-            SequenceEdit::Clear => unsafe { ffi::gl_sequences_clear(self.as_ptr()) },
-            SequenceEdit::Truncate { sequence, from } => {
-                let id = self.check_sequence(sequence)?;
-                from >= self.next[sequence as usize]
-                    // SAFETY: as above, and the sequence exists.
-                    || unsafe { ffi::gl_sequence_truncate(self.as_ptr(), id, from as sys::llama_pos) }
-            }
-            SequenceEdit::Remove { sequence, from, to } => {
-                let id = self.check_sequence(sequence)?;
-                let to = to.min(self.next[sequence as usize]);
-                from >= to
-                    // SAFETY: as above, and the sequence exists.
-                    || unsafe { ffi::gl_sequence_remove(self.as_ptr(), id, from as sys::llama_pos, to as sys::llama_pos) }
-            }
-            SequenceEdit::Copy { from, to } => {
-                let (source, target) = (self.check_sequence(from)?, self.check_sequence(to)?);
-                // SAFETY: as above, and both sequences exist.
-                source == target || unsafe { ffi::gl_sequence_copy(self.as_ptr(), source, target) }
-            }
-        };
-        self.reread_positions();
-        if done { Ok(()) } else { Err(self.edit_error(edit)) }
+        self.change(edit)
+    }
+
+    fn can_shift(&self) -> bool {
+        // SAFETY: the context is valid.
+        !self.has_states() && unsafe { ffi::gl_can_shift(self.as_ptr()) }
+    }
+
+    fn capacity(&self) -> u64 {
+        self.capacity_in_tokens()
     }
 
     fn set_adapters(&mut self, adapters: &[(Arc<dyn BackendAdapter>, f32)]) -> Result<(), AdapterEngineError> {
@@ -347,41 +285,19 @@ impl BackendContext for LlamaContext {
     }
 
     fn save(&mut self, sequence: SequenceId, bytes: &mut Vec<u8>) -> Result<(), DecodeError> {
-        let id = self.check_sequence(sequence)?;
-        let begin = bytes.len();
-        let (saved, errors) = capture_errors(|| {
-            // SAFETY: the context is valid and has the sequence.
-            let size = unsafe { ffi::gl_sequence_state_size(self.as_ptr(), id) };
-            bytes.resize(begin + size, 0);
-            // SAFETY: as above, and there are `size` bytes from `begin` on.
-            size > 0
-                && unsafe { ffi::gl_sequence_state_save(self.as_ptr(), id, bytes[begin..].as_mut_ptr(), size) } == size
-        });
-        if saved {
-            return Ok(());
-        }
-        bytes.truncate(begin);
-        Err(DecodeError::Failed { engine: ENGINE, message: message(errors) })
+        self.save_one(sequence, bytes)
+    }
+
+    fn save_forks(&mut self, bytes: &mut Vec<u8>) -> Result<bool, DecodeError> {
+        self.save_together(bytes)
+    }
+
+    fn restore_forks(&mut self, tokens: &[(SequenceId, usize)], bytes: &[u8]) -> bool {
+        self.restore_together(tokens, bytes)
     }
 
     fn restore(&mut self, sequence: SequenceId, tokens: usize, bytes: &[u8]) -> bool {
-        let Ok(id) = self.check_sequence(sequence) else { return false };
-        if !self.has_memory || bytes.is_empty() {
-            return false;
-        }
-        let (read, _) = capture_errors(|| {
-            // SAFETY: the context is valid and has the sequence; the bytes outlive the call, and llama.cpp checks their lengths.
-            unsafe { ffi::gl_sequence_state_restore(self.as_ptr(), id, bytes.as_ptr(), bytes.len()) }
-        });
-        self.arrays.outputs.clear();
-        self.reread_positions();
-        if read == bytes.len() && self.next[sequence as usize] as usize == tokens {
-            return true;
-        }
-        // SAFETY: as above. Removing a whole sequence always succeeds.
-        unsafe { ffi::gl_sequence_truncate(self.as_ptr(), id, 0) };
-        self.reread_positions();
-        false
+        self.restore_one(sequence, tokens, bytes)
     }
 
     fn next_position(&self, sequence: SequenceId) -> Position {
@@ -499,13 +415,13 @@ fn params(limits: &ContextLimits, cancel: &CancelToken) -> sys::llama_context_pa
 /// Called by ggml between the nodes of a graph.
 unsafe extern "C" fn is_cancelled(flag: *mut c_void) -> bool {
     // SAFETY: the context was created with a pointer to the flag of a token that it holds.
-    let flag = unsafe { &*flag.cast::<AtomicBool>() };
-    flag.load(Ordering::Relaxed)
+    let flag = unsafe { &*flag.cast::<CancelFlag>() };
+    flag.is_set()
 }
 
 /// The arrays that `llama_batch` points to, allocated once.
 #[derive(Debug)]
-struct BatchArrays {
+pub(super) struct BatchArrays {
     tokens: Vec<sys::llama_token>,
     positions: Vec<sys::llama_pos>,
     sequence_counts: Vec<i32>,
@@ -513,7 +429,7 @@ struct BatchArrays {
     sequence_pointers: Pointers,
     logits: Vec<i8>,
     /// For each token of the last batch: whether it has logits.
-    outputs: Vec<bool>,
+    pub(super) outputs: Vec<bool>,
     /// Where the sequences stand after the batch.
     expected: Vec<Position>,
 }

@@ -119,6 +119,14 @@ unsafe extern "C" {
     ) -> i32;
     pub(crate) fn gl_sequence_truncate(context: *mut sys::llama_context, sequence: i32, from: i32) -> bool;
     pub(crate) fn gl_sequence_remove(context: *mut sys::llama_context, sequence: i32, from: i32, to: i32) -> bool;
+    pub(crate) fn gl_sequence_remove_apart(
+        context: *mut sys::llama_context,
+        sequence: i32,
+        from: i32,
+        to: i32,
+        other: i32,
+    ) -> bool;
+    pub(crate) fn gl_can_shift(context: *mut sys::llama_context) -> bool;
     pub(crate) fn gl_sequence_copy(context: *mut sys::llama_context, from: i32, to: i32) -> bool;
     pub(crate) fn gl_adapter_load(model: *mut sys::llama_model, path: *const c_char) -> *mut sys::llama_adapter_lora;
     pub(crate) fn gl_set_adapters(

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 struct gl_grammar {
@@ -12,10 +13,52 @@ struct gl_grammar {
         void operator()(llama_sampler * sampler) const { llama_sampler_free(sampler); }
     };
 
+    const llama_vocab * vocab;
+    std::string gbnf;
+    // What sets it to work; without `lazy` it works from the beginning.
+    bool lazy;
+    std::vector<std::string> patterns;
+
     std::unique_ptr<llama_sampler, free_sampler> sampler;
+    // With `lazy`: what was accepted, to begin anew with.
+    std::vector<llama_token> accepted;
     std::vector<llama_token_data> candidates;
     // An exception has left llama.cpp's state without a way to go on, which it would assert on.
     bool failed = false;
+
+    void begin() {
+        std::vector<const char *> pointers;
+        for (const std::string & pattern : patterns) {
+            pointers.push_back(pattern.c_str());
+        }
+        sampler.reset(lazy ? llama_sampler_init_grammar_lazy_patterns(vocab, gbnf.c_str(), "root", pointers.data(),
+                                                                      pointers.size(), nullptr, 0)
+                           : llama_sampler_init_grammar(vocab, gbnf.c_str(), "root"));
+        if (!sampler) {
+            throw std::runtime_error("the grammar cannot be parsed");
+        }
+    }
+
+    // llama.cpp allows any token until one sets the grammar to work, and finds out then that it does not fit. What is left of
+    // its state is of no use.
+    bool accept(llama_token token) {
+        try {
+            llama_sampler_accept(sampler.get(), token);
+        } catch (const std::exception &) {
+            if (!lazy) {
+                throw;
+            }
+            begin();
+            for (const llama_token before : accepted) {
+                llama_sampler_accept(sampler.get(), before);
+            }
+            return false;
+        }
+        if (lazy) {
+            accepted.push_back(token);
+        }
+        return true;
+    }
 
     // How many of the candidates are allowed; the others get a logit of minus infinity.
     int32_t apply() {
@@ -52,12 +95,11 @@ gl_grammar * gl_grammar_new(const llama_vocab * vocab, const char * gbnf, bool l
                             size_t n_patterns, char ** error) {
     return guarded<gl_grammar *>(nullptr, error, [&]() -> gl_grammar * {
         auto grammar = std::make_unique<gl_grammar>();
-        grammar->sampler.reset(lazy ? llama_sampler_init_grammar_lazy_patterns(vocab, gbnf, "root", patterns, n_patterns,
-                                                                               nullptr, 0)
-                                    : llama_sampler_init_grammar(vocab, gbnf, "root"));
-        if (!grammar->sampler) {
-            throw std::runtime_error("the grammar cannot be parsed");
-        }
+        grammar->vocab = vocab;
+        grammar->gbnf = gbnf;
+        grammar->lazy = lazy;
+        grammar->patterns.assign(patterns, patterns + n_patterns);
+        grammar->begin();
         return grammar.release();
     });
 }
@@ -92,11 +134,7 @@ int32_t gl_grammar_mask(gl_grammar * grammar, float * logits, int32_t count) {
 
 bool gl_grammar_accept(gl_grammar * grammar, llama_token token) {
     return grammar->attempt(false, [&] {
-        if (!grammar->allows(token)) {
-            return false;
-        }
-        llama_sampler_accept(grammar->sampler.get(), token);
-        return true;
+        return grammar->allows(token) && grammar->accept(token);
     });
 }
 

@@ -25,8 +25,8 @@ bool gl_grammar_allows(gl_grammar * grammar, llama_token token);
 // Sets the logits of what may not come next to minus infinity. Returns how many tokens remain.
 int32_t gl_grammar_mask(gl_grammar * grammar, float * logits, int32_t count);
 
-// Goes on behind the token. false when it is not allowed; then nothing changed, unless it set the grammar to work and does
-// not fit it: then nothing is allowed any more.
+// Goes on behind the token. false when it is not allowed, or would set the grammar to work and does not fit it; then nothing
+// changed.
 bool gl_grammar_accept(gl_grammar * grammar, llama_token token);
 
 #ifdef __cplusplus

@@ -13,6 +13,7 @@ mod chat;
 mod context;
 mod embedder;
 pub(crate) mod ffi;
+mod forks;
 mod grammar;
 mod log;
 mod measure;
@@ -20,6 +21,7 @@ mod memory;
 mod model;
 pub(crate) mod process;
 mod product;
+mod sequences;
 mod threadpool;
 mod vocabulary;
 

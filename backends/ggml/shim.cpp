@@ -232,6 +232,40 @@ bool gl_sequence_remove(llama_context * context, llama_seq_id sequence, llama_po
     });
 }
 
+bool gl_sequence_remove_apart(llama_context * context, llama_seq_id sequence, llama_pos from, llama_pos to,
+                              llama_seq_id other) {
+    return guarded(false, [&] {
+        llama_memory_t memory = llama_get_memory(context);
+        if (!llama_memory_can_shift(memory)) {
+            return false;
+        }
+        context->memory_update(false);
+        // Enough for less than all of it, and allocated before anything changes.
+        std::vector<uint8_t> bytes(llama_state_seq_get_size(context, sequence));
+        if (!llama_memory_seq_rm(memory, sequence, -1, to)) {
+            return false;
+        }
+        const size_t size = llama_state_seq_get_data(context, bytes.data(), bytes.size(), sequence);
+        llama_memory_seq_rm(memory, sequence, -1, -1);
+        if (size == 0 || llama_state_seq_set_data(context, bytes.data(), size, sequence) != size) {
+            llama_memory_seq_rm(memory, sequence, -1, -1);
+            return false;
+        }
+        llama_memory_seq_add(memory, sequence, to, -1, from - to);
+        if (from > 0) {
+            llama_memory_seq_cp(memory, other, sequence, 0, from);
+        }
+        return true;
+    });
+}
+
+bool gl_can_shift(llama_context * context) {
+    return guarded(false, [&] {
+        llama_memory_t memory = llama_get_memory(context);
+        return memory && llama_memory_can_shift(memory);
+    });
+}
+
 bool gl_sequence_copy(llama_context * context, llama_seq_id from, llama_seq_id to) {
     return guarded(false, [&] {
         llama_memory_t memory = llama_get_memory(context);
@@ -295,13 +329,20 @@ size_t gl_sequence_state_save(llama_context * context, llama_seq_id sequence, ui
 
 size_t gl_sequence_state_restore(llama_context * context, llama_seq_id sequence, const uint8_t * bytes, size_t size) {
     llama_memory_t memory = llama_get_memory(context);
+    const auto forget = [&] {
+        if (sequence < 0) {
+            llama_memory_clear(memory, false);
+            return true;
+        }
+        return llama_memory_seq_rm(memory, sequence, -1, -1);
+    };
     const size_t read = guarded<size_t>(0, [&] {
         context->memory_update(false);
-        llama_memory_seq_rm(memory, sequence, -1, -1);
+        forget();
         return llama_state_seq_set_data(context, bytes, size, sequence);
     });
     if (read != size) {
-        guarded(false, [&] { return llama_memory_seq_rm(memory, sequence, -1, -1); });
+        guarded(false, forget);
         return 0;
     }
     return read;

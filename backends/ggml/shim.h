@@ -53,7 +53,13 @@ int32_t gl_detokenize(const struct llama_vocab * vocab, const llama_token * toke
 bool gl_sequence_truncate(struct llama_context * context, llama_seq_id sequence, llama_pos from);
 // Removes the positions `from` to before `to`, and moves those after them up.
 bool gl_sequence_remove(struct llama_context * context, llama_seq_id sequence, llama_pos from, llama_pos to);
+// The same where `other` has the cells before `from` too, and cells from `to` on belong to others as well: the sequence gets
+// copies of those, which move alone. false when the memory cannot do it, and after an exception; then the sequence may be empty.
+bool gl_sequence_remove_apart(struct llama_context * context, llama_seq_id sequence, llama_pos from, llama_pos to,
+                              llama_seq_id other);
 bool gl_sequence_copy(struct llama_context * context, llama_seq_id from, llama_seq_id to);
+// Whether positions can be moved.
+bool gl_can_shift(struct llama_context * context);
 // NULL on failure. The file was checked: see src/adapter.
 struct llama_adapter_lora * gl_adapter_load(struct llama_model * model, const char * path);
 // Applies these adapters and no others, and makes room for the graph that they need. false on failure.
@@ -63,11 +69,12 @@ bool gl_set_directions(struct llama_context * context, const float * rows, size_
                        int32_t last);
 // Which form of state this llama.cpp writes and reads.
 uint32_t gl_sequence_state_version(void);
-// Bytes of what the cache holds of a sequence; 0 after an exception. What was asked of the cache before is done first.
+// Bytes of what the cache holds of a sequence, or with -1 of all; 0 after an exception. What was asked of the cache before is
+// done first.
 size_t gl_sequence_state_size(struct llama_context * context, llama_seq_id sequence);
 // Bytes that were written; 0 on failure.
 size_t gl_sequence_state_save(struct llama_context * context, llama_seq_id sequence, uint8_t * bytes, size_t size);
-// Bytes that were read; 0 on failure, and then the sequence is empty.
+// Bytes that were read; 0 on failure, and then the sequence, or with -1 the cache, is empty.
 size_t gl_sequence_state_restore(struct llama_context * context, llama_seq_id sequence, const uint8_t * bytes, size_t size);
 bool gl_sequences_clear(struct llama_context * context);
 

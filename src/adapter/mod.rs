@@ -26,16 +26,17 @@ pub use error::AdapterError;
 pub use lora::LoraAdapter;
 pub(crate) use lora::LoraFile;
 
-use std::{ops::RangeInclusive, path::Path};
+use std::{ops::RangeInclusive, path::Path, sync::Arc};
 
 use crate::{
-    backend::{AdapterEngineError, Directions, SequenceEdit},
+    backend::{AdapterEngineError, BackendAdapter, Directions, SequenceEdit},
     context::Context,
     gguf::{Fingerprint, Gguf, Value},
 };
 
 impl Context {
-    /// Applies these adapters, each with a scale (1 as it was trained, 0 not at all), and no others; none takes all away.
+    /// Applies these adapters, each with a scale (1 as it was trained, 0 not at all), and no others; none takes all away. The scales
+    /// of one that is named more than once add up.
     ///
     /// What the sequences hold was computed without them, or with others: it is forgotten.
     ///
@@ -46,7 +47,15 @@ impl Context {
         if let Some(&(_, scale)) = adapters.iter().find(|(_, scale)| !scale.is_finite()) {
             return Err(AdapterError::Scale(scale));
         }
-        let loaded: Vec<_> = adapters.iter().map(|(adapter, scale)| (adapter.loaded(), *scale)).collect();
+        // An engine takes each one once.
+        let mut loaded: Vec<(Arc<dyn BackendAdapter>, f32)> = Vec::new();
+        for (adapter, scale) in adapters {
+            let adapter = adapter.loaded();
+            match loaded.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &adapter)) {
+                Some((_, sum)) => *sum += scale,
+                None => loaded.push((adapter, *scale)),
+            }
+        }
         let done = self.backend_mut().set_adapters(&loaded);
         match done {
             Ok(()) => self.applied_mut().set_adapters(adapters.iter().map(|(adapter, scale)| adapter.at_scale(*scale))),

@@ -6,7 +6,8 @@ use super::Token;
 
 /// Holds a model to a grammar, token by token. Made by [`Vocabulary::grammar`](super::Vocabulary::grammar).
 pub trait GrammarMatcher: fmt::Debug + Send {
-    /// Whether `token` may come next.
+    /// Whether `token` may come next. Of a grammar that waits for a trigger this may say yes where [`accept`](Self::accept) finds
+    /// out that the token is one and does not fit.
     fn allows(&mut self, token: Token) -> bool;
 
     /// Sets the logits of the tokens that may not come next to minus infinity, and returns how many may.
@@ -19,7 +20,7 @@ pub trait GrammarMatcher: fmt::Debug + Send {
     ///
     /// # Errors
     ///
-    /// [`GrammarMismatch`] when it may not come next.
+    /// [`GrammarMismatch`] when it may not come next; then nothing changed.
     fn accept(&mut self, token: Token) -> Result<(), GrammarMismatch>;
 }
 

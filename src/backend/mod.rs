@@ -40,6 +40,8 @@ pub use chat::{
 pub use embedding::{BackendEmbedder, Pooling};
 pub use error::{ContextError, DecodeError, Ineligible, LoadError, Unavailable, VocabularyError};
 pub use grammar::{GrammarEngineError, GrammarMatcher, GrammarMismatch};
+#[cfg(feature = "cpu")]
+pub(crate) use model::CancelFlag;
 pub use model::{
     BackendContext, BackendModel, CacheType, CancelToken, ContextLimits, ContextOptions, LoadRequest, Mapping,
     ModelShape, SequenceEdit,

@@ -333,6 +333,17 @@ pub trait BackendContext: fmt::Debug + Send {
     /// state cannot lose its middle).
     fn edit(&mut self, edit: SequenceEdit) -> Result<(), DecodeError>;
 
+    /// Whether the model's memory can lose the middle of a sequence, which moves up what comes after it.
+    fn can_shift(&self) -> bool {
+        true
+    }
+
+    /// Tokens that all sequences together can hold; what they have in common by [`SequenceEdit::Copy`] counts once where they
+    /// share a cache.
+    fn capacity(&self) -> u64 {
+        u64::from(self.limits().context) * u64::from(self.limits().sequences)
+    }
+
     /// The position after the last token of `sequence`: 0 when it is empty.
     fn next_position(&self, sequence: SequenceId) -> Position;
 
@@ -370,6 +381,24 @@ pub trait BackendContext: fmt::Debug + Send {
     fn save(&mut self, sequence: SequenceId, bytes: &mut Vec<u8>) -> Result<(), DecodeError> {
         let _ = (sequence, bytes);
         Ok(())
+    }
+
+    /// Appends to `bytes` what the cache holds of all sequences, with what they have in common written once. `false`, and nothing
+    /// is written, where they have nothing in common: [`save`](Self::save) does then.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::Failed`].
+    fn save_forks(&mut self, bytes: &mut Vec<u8>) -> Result<bool, DecodeError> {
+        let _ = bytes;
+        Ok(false)
+    }
+
+    /// Makes the sequences hold what [`save_forks`](Self::save_forks) wrote in the same form, so many tokens each, and the others
+    /// nothing. `false`, with nothing but empty sequences, when the bytes are not for this context.
+    fn restore_forks(&mut self, tokens: &[(SequenceId, usize)], bytes: &[u8]) -> bool {
+        let _ = (tokens, bytes);
+        false
     }
 
     /// Makes `sequence`, which there is, hold what [`save`](Self::save) wrote in the same form: `tokens` of them. `false`, with
@@ -413,8 +442,24 @@ pub enum SequenceEdit {
 }
 
 /// Cancels work from anywhere: clone it, keep one half, hand over the other.
+///
+/// It stays cancelled until somebody calls [`reset`](Self::reset), so that nothing is missed that comes a moment before the
+/// work. One token may stop many things; each of them may have a [`child`](Self::child) that stops it alone.
 #[derive(Debug, Clone, Default)]
-pub struct CancelToken(Arc<AtomicBool>);
+pub struct CancelToken(Arc<CancelFlag>);
+
+/// What the clones of a token share, in a place that does not move: engines read it from C.
+#[derive(Debug, Default)]
+pub(crate) struct CancelFlag {
+    cancelled: AtomicBool,
+    parent: Option<CancelToken>,
+}
+
+impl CancelFlag {
+    pub(crate) fn is_set(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed) || self.parent.as_ref().is_some_and(CancelToken::is_cancelled)
+    }
+}
 
 impl CancelToken {
     /// A token that is not cancelled.
@@ -422,24 +467,49 @@ impl CancelToken {
         Self::default()
     }
 
+    /// A token that is cancelled with this one, and can be cancelled without it.
+    pub fn child(&self) -> Self {
+        Self(Arc::new(CancelFlag { cancelled: AtomicBool::new(false), parent: Some(self.clone()) }))
+    }
+
     /// Asks the work to stop. Safe to call from a signal handler's thread; takes effect inside a decode.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Makes the token usable again.
+    /// Makes the token usable again. One that it is a child of has to be reset itself.
     pub fn reset(&self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.0.cancelled.store(false, Ordering::Relaxed);
     }
 
-    /// What the token's clones share, for engines that poll it from C.
+    /// What the token's clones share.
     #[cfg(feature = "cpu")]
-    pub(crate) fn flag(&self) -> &Arc<AtomicBool> {
+    pub(crate) fn flag(&self) -> &Arc<CancelFlag> {
         &self.0
     }
 
-    /// Whether [`cancel`](Self::cancel) was called.
+    /// Whether it, or one that it is a child of, was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.is_set()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CancelToken;
+
+    #[test]
+    fn a_child_is_cancelled_with_its_parent_and_without_it() {
+        let parent = CancelToken::new();
+        let (one, other) = (parent.child(), parent.child().child());
+        one.cancel();
+        assert!(one.is_cancelled() && !parent.is_cancelled() && !other.is_cancelled());
+        one.reset();
+        parent.cancel();
+        assert!(one.is_cancelled() && other.is_cancelled());
+        one.reset();
+        assert!(one.is_cancelled(), "the parent is still cancelled");
+        parent.reset();
+        assert!(!one.is_cancelled() && !other.is_cancelled());
     }
 }

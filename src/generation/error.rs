@@ -37,6 +37,9 @@ pub enum GenerateError {
         /// Tokens that fit.
         limit: u32,
     },
+    /// The model's memory cannot lose the middle of a text: choose [`WhenFull::Stop`](super::WhenFull::Stop).
+    #[error("the model's memory cannot be shifted when the context is full")]
+    CannotShift,
     /// The model has no tokenizer that a compiled backend can read.
     #[error("the model has no tokenizer that this program can read")]
     NoTokenizer,
@@ -49,6 +52,9 @@ pub enum GenerateError {
     /// The operating system started no thread for a stream.
     #[error("no thread could be started: {0}")]
     Thread(String),
+    /// A step of the program's own panicked, and the context is lost with the thread.
+    #[error("the thread that generates panicked")]
+    Panicked,
     /// The sampling makes no sense.
     #[error(transparent)]
     Sampling(#[from] SamplingError),

@@ -69,7 +69,8 @@ pub enum WhenFull {
     #[default]
     Stop,
     /// Half of what the sequence holds is forgotten, after the first `keep` tokens, and what is newer moves up. The model
-    /// then answers from what is left.
+    /// then answers from what is left. A fork in a shared cache gets cells of its own for what moves; where there are none, the
+    /// generation ends.
     Shift {
         /// Tokens at the beginning that stay, e.g. those of a system prompt.
         keep: u32,

@@ -17,7 +17,7 @@ pub struct Piece {
     /// The text that can be shown with it: empty while a character, or what may be a stop, is incomplete, and for control
     /// tokens.
     pub text: String,
-    /// How probable the model found the token, where that was asked for. `None` for the first token of a prompt.
+    /// How probable the model found the token, where that was asked for. `None` for the first token of a sequence.
     pub logprobs: Option<TokenLogprobs>,
 }
 
@@ -44,11 +44,12 @@ pub enum FinishReason {
     ToolCalls,
     /// As many tokens as were asked for.
     MaxTokens,
-    /// The context holds no further token.
+    /// The context holds no further token, or the cache that it shares with others is full.
     ContextFull,
     /// The callback broke off.
     BrokenOff,
-    /// The context's [`CancelToken`](crate::backend::CancelToken) was used.
+    /// The context's [`CancelToken`](crate::backend::CancelToken) was used. It is ready to be used again; one that the context
+    /// was opened with is not, until it is reset.
     Cancelled,
 }
 

@@ -43,8 +43,8 @@ pub struct Generation<'a> {
 
 #[derive(Debug)]
 enum State {
-    /// The rest of the prompt is still to be decoded; with `true`, each of its tokens is to be echoed.
-    Prompt(Vec<Token>, bool),
+    /// The rest of the prompt is still to be decoded; with an index, each of its tokens from there on is to be echoed.
+    Prompt(Vec<Token>, Option<usize>),
     /// This token was generated and is still to be decoded.
     Token(Token),
     /// What was held back is still to be given.
@@ -63,7 +63,9 @@ impl<'a> Generation<'a> {
         let prepared = Prepared::new(&tokenizer, request, held > 0)?;
         let mut tokens = prepared.tokens;
         let prompt_tokens = tokens.len();
+        // It was given when it was generated, and is no part of the prompt.
         let undecoded = context.undecoded(sequence).filter(|_| request.start == Start::Continue);
+        let of_model = usize::from(undecoded.is_some());
         tokens.splice(..0, undecoded);
         if tokens.is_empty() {
             return Err(GenerateError::EmptyPrompt);
@@ -75,6 +77,9 @@ impl<'a> Generation<'a> {
             && keep.saturating_add(1) >= limit
         {
             return Err(GenerateError::NothingToShift { keep, limit });
+        }
+        if request.when_full != WhenFull::Stop && !context.can_shift() {
+            return Err(GenerateError::CannotShift);
         }
         let mut chain = SamplerChain::new(&tokenizer, &request.sampling)?;
 
@@ -109,7 +114,7 @@ impl<'a> Generation<'a> {
             logprobs: request.logprobs.map(|top| top as usize),
             echo,
             row: 0,
-            state: State::Prompt(rest, each),
+            state: State::Prompt(rest, each.then_some(of_model)),
             usage,
         })
     }
@@ -178,16 +183,18 @@ impl<'a> Generation<'a> {
                 return Ok(None);
             }
             State::Ending(reason) => return Ok(self.end(reason)),
-            State::Prompt(rest, each) => self.decode_prompt(&rest, each),
+            State::Prompt(rest, echoed) => self.decode_prompt(&rest, echoed),
             State::Token(_) if self.left == Some(0) => return Ok(self.end(FinishReason::MaxTokens)),
-            State::Token(token) => match self.make_room()? {
-                ControlFlow::Continue(()) => self.decode(token),
-                ControlFlow::Break(reason) => return Ok(self.end(reason)),
-            },
+            State::Token(token) => self.decode(token),
         };
         match ready {
-            Ok(()) => {}
-            Err(GenerateError::Decode(DecodeError::Cancelled)) => return Ok(self.end(FinishReason::Cancelled)),
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(reason)) => return Ok(self.end(reason)),
+            Err(GenerateError::Decode(DecodeError::Cancelled)) => {
+                // It has done what it was for.
+                self.context.cancel_token().reset();
+                return Ok(self.end(FinishReason::Cancelled));
+            }
             Err(error) => return Err(error),
         }
         let piece = self.choose()?;
@@ -204,22 +211,25 @@ impl<'a> Generation<'a> {
     /// Chooses the next token and gives its text.
     fn choose(&mut self) -> Result<Option<Piece>, GenerateError> {
         let logits = self.context.logits(self.row).ok_or(GenerateError::NoLogits)?;
-        let token = match &mut self.constraint {
-            Some(constraint) => constraint.choose(logits, &mut self.chain)?,
-            None => self.chain.choose(logits)?,
-        };
-        // Nothing follows a grammar's end.
-        if (self.stop_at_end || self.constraint.is_some()) && self.tokenizer.is_end_of_generation(token) {
-            if !self.echo.is_empty() {
-                self.state = State::Ending(FinishReason::End);
-                return Ok(self.echo.pop_front());
+        let token = loop {
+            let token = match &mut self.constraint {
+                Some(constraint) => constraint.choose(logits, &mut self.chain)?,
+                None => self.chain.choose(logits)?,
+            };
+            // Nothing follows a grammar's end.
+            if (self.stop_at_end || self.constraint.is_some()) && self.tokenizer.is_end_of_generation(token) {
+                if !self.echo.is_empty() {
+                    self.state = State::Ending(FinishReason::End);
+                    return Ok(self.echo.pop_front());
+                }
+                return Ok(self.end(FinishReason::End));
             }
-            return Ok(self.end(FinishReason::End));
-        }
+            // One that sets a grammar to work and does not fit it is not chosen again.
+            if self.constraint.as_mut().is_none_or(|constraint| constraint.accept(token).is_ok()) {
+                break token;
+            }
+        };
         let logprobs = self.logprobs.map(|top| TokenLogprobs::of(logits, token, top));
-        if let Some(constraint) = &mut self.constraint {
-            constraint.accept(token).map_err(|mismatch| GenerateError::Constraint(mismatch.into()))?;
-        }
         self.chain.accept(token);
         let mut text = String::new();
         let stopped = self.text.push(token, &mut text)?;
@@ -237,33 +247,54 @@ impl<'a> Generation<'a> {
         (!text.is_empty()).then_some(Piece { origin: Origin::Model, token: None, text, logprobs: None })
     }
 
-    fn decode(&mut self, token: Token) -> Result<(), GenerateError> {
-        self.batch.clear();
-        self.batch.push(token, self.context.next_position(self.sequence), self.sequence, true);
-        self.context.decode(&self.batch)?;
-        self.row = 0;
-        Ok(())
-    }
-
-    /// Sees to it that the sequence can take one more token.
-    fn make_room(&mut self) -> Result<ControlFlow<FinishReason>, GenerateError> {
-        let (used, limit) = (self.context.next_position(self.sequence), self.context.limits().context);
-        match self.when_full {
-            _ if used < limit => {}
-            WhenFull::Stop => return Ok(ControlFlow::Break(FinishReason::ContextFull)),
-            WhenFull::Shift { keep } => {
-                let to = keep + ((used - keep) / 2).max(1);
-                self.context.edit(SequenceEdit::Remove { sequence: self.sequence, from: keep, to })?;
+    /// Decodes one token more, and makes room for it where that was asked for.
+    fn decode(&mut self, token: Token) -> Result<ControlFlow<FinishReason>, GenerateError> {
+        let limit = self.context.limits().context;
+        loop {
+            let used = self.context.next_position(self.sequence);
+            if used < limit {
+                self.batch.clear();
+                self.batch.push(token, used, self.sequence, true);
+                match self.context.decode(&self.batch) {
+                    Ok(()) => break,
+                    // Other sequences have filled the cache that they share.
+                    Err(DecodeError::ContextFull { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if !self.shift(used)? {
+                return Ok(ControlFlow::Break(FinishReason::ContextFull));
             }
         }
+        self.row = 0;
         Ok(ControlFlow::Continue(()))
     }
 
-    fn decode_prompt(&mut self, tokens: &[Token], each: bool) -> Result<(), GenerateError> {
+    /// Forgets a part of the `used` tokens; whether that was asked for, and there was something to forget.
+    fn shift(&mut self, used: u32) -> Result<bool, GenerateError> {
+        let WhenFull::Shift { keep } = self.when_full else { return Ok(false) };
+        if used <= keep.saturating_add(1) {
+            return Ok(false);
+        }
+        let to = keep + ((used - keep) / 2).max(1);
+        match self.context.edit(SequenceEdit::Remove { sequence: self.sequence, from: keep, to }) {
+            Ok(()) => Ok(true),
+            // A fork needs room to part from the others.
+            Err(DecodeError::ContextFull { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Decodes the prompt; with `echoed`, gives each token from this index on.
+    fn decode_prompt(
+        &mut self,
+        tokens: &[Token],
+        echoed: Option<usize>,
+    ) -> Result<ControlFlow<FinishReason>, GenerateError> {
         /// Rows of logits are large: a token has one number for each entry of the vocabulary.
         const ROWS: usize = 64;
         let batch = self.context.limits().batch as usize;
-        let size = if each { batch.min(ROWS) } else { batch };
+        let size = if echoed.is_some() { batch.min(ROWS) } else { batch };
         let chunks = tokens.len().div_ceil(size);
         let mut text = self.tokenizer.stream();
         let mut before: Option<TokenLogprobs> = None;
@@ -271,7 +302,7 @@ impl<'a> Generation<'a> {
             self.batch.clear();
             let first = self.context.next_position(self.sequence);
             for (position, &token) in (first..).zip(chunk) {
-                self.batch.push(token, position, self.sequence, each);
+                self.batch.push(token, position, self.sequence, echoed.is_some());
             }
             if index + 1 == chunks {
                 self.batch.ask_for_last_logits();
@@ -281,19 +312,22 @@ impl<'a> Generation<'a> {
                 return Err(GenerateError::NoMemory);
             }
             self.row = chunk.len() - 1;
-            if each {
+            if let Some(from) = echoed {
                 for (row, &token) in chunk.iter().enumerate() {
+                    let place = index * size + row;
                     let mut piece = Piece { logprobs: before.take(), ..Piece::of_prompt(Some(token)) };
-                    text.push_as(token, true, &mut piece.text)?;
-                    self.echo.push_back(piece);
-                    let next = tokens.get(index * size + row + 1);
+                    if place >= from {
+                        text.push_as(token, true, &mut piece.text)?;
+                        self.echo.push_back(piece);
+                    }
+                    let next = tokens.get(place + 1);
                     let logits = self.context.logits(row).ok_or(GenerateError::NoLogits)?;
                     let top = self.logprobs.unwrap_or(0);
                     before = next.map(|&next| TokenLogprobs::of(logits, next, top));
                 }
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 }
 

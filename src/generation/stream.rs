@@ -15,8 +15,9 @@ use crate::{backend::CancelToken, context::Context};
 
 /// Text as it is generated: a [`Stream`] of [`Piece`]s, computed by a thread of its own and for any executor.
 ///
-/// A decode blocks, so that it must not run where tasks run. Drop the stream to stop; the thread ends with the pass over the
-/// weights that it is in. The [`cancel_token`](Self::cancel_token) stops within a pass, and the context is kept.
+/// A decode blocks, so that it must not run where tasks run. Drop the stream to stop: that cancels what runs, also within a
+/// pass over the weights, and the context goes with it. The [`cancel_token`](Self::cancel_token) stops too, and the context
+/// is kept.
 #[derive(Debug)]
 pub struct GenerationStream {
     messages: UnboundedReceiver<Message>,
@@ -24,6 +25,8 @@ pub struct GenerationStream {
     ended: Option<Box<Ended>>,
     /// Kept to tell, when there was no thread to run on.
     error: Option<GenerateError>,
+    /// Whether the thread has gone without a word.
+    lost: bool,
 }
 
 #[derive(Debug)]
@@ -54,12 +57,12 @@ impl GenerationStream {
             Ok(_) => {
                 // The thread waits for it.
                 let _ = hand_over.send(context);
-                Self { messages, cancel, ended: None, error: None }
+                Self { messages, cancel, ended: None, error: None, lost: false }
             }
             Err(error) => {
                 let ended = Ended { context, finish: None, usage: Usage::default() };
                 let error = Some(GenerateError::Thread(error.to_string()));
-                Self { messages, cancel, ended: Some(Box::new(ended)), error }
+                Self { messages, cancel, ended: Some(Box::new(ended)), error, lost: false }
             }
         }
     }
@@ -82,7 +85,16 @@ impl GenerationStream {
     /// The context, once the generation has ended: pieces that nobody took are dropped. `None` only if the thread panicked.
     pub async fn into_context(mut self) -> Option<Context> {
         while std::future::poll_fn(|task| Pin::new(&mut self).poll_next(task)).await.is_some() {}
-        self.ended.map(|ended| ended.context)
+        self.ended.take().map(|ended| ended.context)
+    }
+}
+
+impl Drop for GenerationStream {
+    fn drop(&mut self) {
+        if self.ended.is_none() {
+            // Nobody waits for what runs. The token is the context's own, and ends nothing else.
+            self.cancel.cancel();
+        }
     }
 }
 
@@ -112,14 +124,19 @@ impl Stream for GenerationStream {
         if let Some(error) = self.error.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        if self.ended.is_some() {
+        if self.ended.is_some() || self.lost {
             return Poll::Ready(None);
         }
-        Pin::new(&mut self.messages).poll_next(task).map(|message| match message? {
-            Message::Piece(piece) => Some(piece),
-            Message::Ended(ended) => {
+        Pin::new(&mut self.messages).poll_next(task).map(|message| match message {
+            Some(Message::Piece(piece)) => Some(piece),
+            Some(Message::Ended(ended)) => {
                 self.ended = Some(ended);
                 None
+            }
+            // The thread says when it ends, unless it panics.
+            None => {
+                self.lost = true;
+                Some(Err(GenerateError::Panicked))
             }
         })
     }

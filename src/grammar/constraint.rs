@@ -14,6 +14,8 @@ pub struct Constraint {
     characters: Characters,
     /// The logits, less those of the tokens that were refused.
     left: Vec<f32>,
+    /// Tokens that would set the grammar to work here, and do not fit it.
+    misfits: Vec<Token>,
 }
 
 impl Constraint {
@@ -32,7 +34,8 @@ impl Constraint {
         triggers: Option<&[GrammarTrigger]>,
     ) -> Result<Self, GrammarEngineError> {
         let matcher = tokenizer.grammar(gbnf, triggers)?;
-        Ok(Self { matcher, characters: Characters::new(tokenizer.fragments()), left: Vec::new() })
+        let characters = Characters::new(tokenizer.fragments());
+        Ok(Self { matcher, characters, left: Vec::new(), misfits: Vec::new() })
     }
 
     /// Chooses a token that the grammar allows.
@@ -53,6 +56,9 @@ impl Constraint {
         }
         self.left.clear();
         self.left.extend_from_slice(logits);
+        for index in 0..self.misfits.len() {
+            self.refuse(self.misfits[index]);
+        }
         self.refuse(first);
         for _ in 1..PATIENCE {
             let Some(token) = self.again(chooser)? else { break };
@@ -72,18 +78,24 @@ impl Constraint {
     ///
     /// # Errors
     ///
-    /// [`GrammarMismatch`] when the grammar does not allow it here.
+    /// [`GrammarMismatch`] when the grammar does not allow it here. That can happen to a token that was
+    /// [chosen](Self::choose) where the grammar waits for something that sets it to work; choose again, and it will be another
+    /// one.
     pub fn accept(&mut self, token: Token) -> Result<(), GrammarMismatch> {
         if !self.characters.allow(token) {
             return Err(GrammarMismatch(token));
         }
-        self.matcher.accept(token)?;
+        if let Err(mismatch) = self.matcher.accept(token) {
+            self.misfits.push(token);
+            return Err(mismatch);
+        }
+        self.misfits.clear();
         self.characters.accept(token);
         Ok(())
     }
 
     fn allows(&mut self, token: Token) -> bool {
-        self.characters.allow(token) && self.matcher.allows(token)
+        !self.misfits.contains(&token) && self.characters.allow(token) && self.matcher.allows(token)
     }
 
     /// The choice among what is left; `None` when that is nothing.
@@ -151,7 +163,8 @@ mod tests {
     impl Constraint {
         /// With a vocabulary of whole characters.
         fn with_matcher(matcher: Allows) -> Self {
-            Self { matcher: Box::new(matcher), characters: Characters::new(Arc::default()), left: Vec::new() }
+            let characters = Characters::new(Arc::default());
+            Self { matcher: Box::new(matcher), characters, left: Vec::new(), misfits: Vec::new() }
         }
     }
 
@@ -191,5 +204,47 @@ mod tests {
         // Six standard deviations of a binomial distribution with p = 2/3.
         let (expected, deviation) = (draws as f64 * 2.0 / 3.0, (draws as f64 * 2.0 / 9.0).sqrt());
         assert!((fives as f64 - expected).abs() < 6.0 * deviation, "{fives} of {draws}");
+    }
+
+    /// Begins anywhere with `trigger`, and goes on with digits.
+    #[cfg(all(feature = "synth", feature = "cpu"))]
+    fn lazy(trigger: &str) -> (Tokenizer, Constraint) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vocabulary.gguf");
+        crate::gguf::synth::SyntheticModel::tiny().vocabulary_only().write_file(&path).unwrap();
+        let tokenizer = Tokenizer::load(&path).unwrap();
+        let gbnf = format!("root ::= \"{trigger}\" [0-9]+");
+        let triggers = [GrammarTrigger::Word(trigger.to_owned())];
+        let constraint = Constraint::of_engine(&tokenizer, &gbnf, Some(&triggers)).unwrap();
+        (tokenizer, constraint)
+    }
+
+    #[cfg(all(feature = "synth", feature = "cpu"))]
+    #[test]
+    fn a_token_that_sets_a_grammar_to_work_and_does_not_fit_is_not_chosen_again() {
+        let (tokenizer, mut constraint) = lazy("th");
+        let token = |text: &str| {
+            let found =
+                (0..tokenizer.n_tokens()).find(|&token| tokenizer.piece(token, false).unwrap() == text.as_bytes());
+            found.unwrap()
+        };
+        // `the` has the trigger and a letter that may not follow, ` th` has it alone, and `o` has nothing to do with it.
+        let (the, th, o, seven) = (token(" the"), token(" th"), token("o"), token("7"));
+        let mut logits = vec![-100.0; tokenizer.n_tokens() as usize];
+        for (place, token) in [the, th, o].into_iter().enumerate() {
+            logits[token as usize] = -(place as f32);
+        }
+        constraint.accept(o).unwrap();
+        assert_eq!(constraint.choose(&logits, &mut likeliest), Ok(the));
+        assert_eq!(constraint.accept(the), Err(GrammarMismatch(the)));
+        assert_eq!(constraint.choose(&logits, &mut likeliest), Ok(th));
+        constraint.accept(th).unwrap();
+        // Now it rules.
+        assert!(!constraint.allows(the) && !constraint.allows(o) && constraint.allows(seven));
+        assert_eq!(
+            constraint.choose(&logits, &mut likeliest).map(|token| tokenizer.piece(token, false).unwrap().len()),
+            Ok(1)
+        );
+        constraint.accept(seven).unwrap();
     }
 }

@@ -25,7 +25,7 @@ pub enum MergeError {
         /// Its type.
         tensor_type: TensorType,
     },
-    /// The two models are not of the same shape.
+    /// The two models differ in a tensor, or in a key that says what the weights mean.
     #[error("the models are not alike: {0}")]
     Different(String),
     /// A scale or a ratio that is no finite number.

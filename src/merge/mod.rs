@@ -17,6 +17,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod alike;
 mod error;
 mod output;
 mod weights;
@@ -63,6 +64,7 @@ pub fn merge_lora<P: AsRef<Path>>(
     }
     let loras = Arc::new(loras);
     let mut merged = Output::new(&gguf);
+    loras.iter().for_each(|(lora, _)| merged.read_too(&lora.file));
     for index in 0..gguf.tensors().len() {
         let name = &gguf.tensors()[index].name;
         if loras.iter().any(|(lora, _)| lora.file.tensor(&format!("{name}.lora_a")).is_some()) {
@@ -77,8 +79,8 @@ pub fn merge_lora<P: AsRef<Path>>(
     merged.write(output.as_ref(), progress)
 }
 
-/// Writes `1 - ratio` times the weights of `one` and `ratio` times those of `other`, of a model of the same shape, to `output`. The
-/// keys, and so the tokenizer, are those of `one`.
+/// Writes `1 - ratio` times the weights of `one` and `ratio` times those of `other` to `output`. The keys, and so the tokenizer,
+/// are those of `one`; the models must be alike in what their weights mean: hyperparameters, and the texts of tokens.
 ///
 /// # Errors
 ///
@@ -94,7 +96,7 @@ pub fn merge_models(
         return Err(MergeError::Ratio(ratio));
     }
     let (one, other) = (Arc::new(Gguf::open(one)?), Arc::new(Gguf::open(other)?));
-    weights::check_alike(&one, &other)?;
+    alike::check(&one, &other)?;
     let mut merged = Output::new(&one);
     merged.read_too(&other);
     for index in 0..one.tensors().len() {

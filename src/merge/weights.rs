@@ -1,6 +1,5 @@
 //! What is done to weights.
 
-use super::MergeError;
 use crate::{
     adapter::LoraFile,
     gguf::{Gguf, GgufError, TensorInfo, dequantize},
@@ -17,7 +16,7 @@ pub(super) fn read(gguf: &Gguf, tensor: &TensorInfo) -> Option<Result<Vec<f32>, 
 }
 
 fn read_again(gguf: &Gguf, tensor: &TensorInfo) -> Result<Vec<f32>, GgufError> {
-    // The type was looked at before: see `check_alike` and `LoraFile`.
+    // The type was looked at before: see `alike` and `LoraFile`.
     read(gguf, tensor).unwrap_or_else(|| Ok(Vec::new()))
 }
 
@@ -61,30 +60,4 @@ pub(super) fn blend(other: &Gguf, ratio: f32, tensor: &TensorInfo, weights: &mut
     let theirs = read_again(other, theirs)?;
     weights.iter_mut().zip(&theirs).for_each(|(weight, theirs)| *weight += ratio * (theirs - *weight));
     Ok(())
-}
-
-/// Checks that two models have the same tensors, in types that can be read.
-pub(super) fn check_alike(one: &Gguf, other: &Gguf) -> Result<(), MergeError> {
-    let different = |text: String| Err(MergeError::Different(text));
-    let (architecture, others) = (one.architecture()?, other.architecture()?);
-    if architecture != others {
-        return different(format!("their architectures are `{architecture}` and `{others}`"));
-    }
-    for tensor in one.tensors() {
-        let name = &tensor.name;
-        match other.tensor(name) {
-            None => return different(format!("the second one has no `{name}`")),
-            Some(found) if found.shape != tensor.shape => {
-                return different(format!("`{name}` has the shapes {:?} and {:?}", tensor.shape, found.shape));
-            }
-            Some(found) if dequantize::decoder(found.tensor_type).is_none() => {
-                return Err(MergeError::Type { tensor: name.clone(), tensor_type: found.tensor_type });
-            }
-            Some(_) => {}
-        }
-    }
-    match other.tensors().iter().find(|tensor| one.tensor(&tensor.name).is_none()) {
-        Some(tensor) => different(format!("the first one has no `{}`", tensor.name)),
-        None => Ok(()),
-    }
 }

@@ -1,13 +1,13 @@
 //! A [`Sampling`] at work.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use super::{
     Candidates, Pick, Processor, SampleError, SamplerStep, Sampling, SamplingError,
     infill::Infill,
     pick,
     random::Random,
-    repetition::{Breakers, Dry, Penalties},
+    repetition::{Dry, Penalties},
     temperature::{DynamicTemperature, Temperature},
     truncation::{MinP, TopK, TopNSigma, TopP, Typical, Xtc},
 };
@@ -112,12 +112,15 @@ fn link(tokenizer: &Tokenizer, step: &SamplerStep) -> Result<Link, SamplingError
         }
         SamplerStep::Dry { multiplier, base, allowed_length, last, ref breakers } => {
             // To look through the vocabulary takes a while.
-            let breakers = if multiplier == 0.0 { Breakers::default() } else { Breakers::new(tokenizer, breakers)? };
+            let breakers = if multiplier == 0.0 { Arc::default() } else { tokenizer.breakers(breakers)? };
             Box::new(Dry::new(multiplier, base, size(allowed_length), size(last), breakers))
         }
         SamplerStep::LogitBias { ref biases } => Box::new(Bias::new(biases)),
         SamplerStep::Infill => Box::new(Infill::new(tokenizer)?),
-        SamplerStep::Custom(ref processor) => return Ok(Link::Custom(processor.clone())),
+        SamplerStep::Custom(ref processor) => {
+            processor.lock().begin();
+            return Ok(Link::Custom(processor.clone()));
+        }
     }))
 }
 

@@ -16,6 +16,17 @@ pub enum SamplingError {
         /// What it may be.
         range: &'static str,
     },
+    /// A parameter does nothing without another one, which is not set.
+    #[error("{parameter} does nothing without {needs}")]
+    Alone {
+        /// The parameter.
+        parameter: &'static str,
+        /// What it belongs to.
+        needs: &'static str,
+    },
+    /// Two parameters that each choose the token.
+    #[error("{0} and {1} cannot be combined: each chooses the token by itself")]
+    Together(&'static str, &'static str),
     /// The vocabulary does not have a token that was named.
     #[error("there is no token {token} to give a bias: the vocabulary ends at {n_tokens}")]
     Token {

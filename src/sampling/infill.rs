@@ -32,7 +32,7 @@ impl Infill {
 
     /// Gives the odds of candidates whose text begins with, or is the beginning of, a likelier one's to that one.
     fn join(&mut self, candidates: &Candidates) {
-        let piece = |token| self.tokenizer.detokenize(&[token], false).unwrap_or_default();
+        let piece = |token| self.tokenizer.piece(token, false).unwrap_or_default();
         self.pieces.clear();
         self.pieces.extend(candidates.as_slice().iter().map(|candidate| piece(candidate.token)));
         for first in 0..self.pieces.len() {

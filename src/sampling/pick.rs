@@ -11,9 +11,7 @@ pub(super) fn build(pick: Pick, n_tokens: u32) -> Box<dyn Choose> {
             Box::new(Mirostat { estimate: Some((m as usize, n_tokens)), ..Mirostat::new(tau, eta) })
         }
         Pick::MirostatV2 { tau, eta } => Box::new(Mirostat::new(tau, eta)),
-        Pick::AdaptiveP { target, decay } => {
-            Box::new(AdaptiveP { target, decay, sum: 0.0, weight: 0.0, odds: Vec::new(), chosen: None })
-        }
+        Pick::AdaptiveP { target, decay } => Box::new(AdaptiveP::new(target, decay)),
     }
 }
 
@@ -118,12 +116,17 @@ impl AdaptiveP {
     const WIDTH: f32 = 0.3;
     const PEAK: f32 = 5.0;
     const SHARPNESS: f32 = 10.0;
+
+    fn new(target: f32, decay: f32) -> Self {
+        // As if all before had met the target, so that the first tokens do not weigh more than later ones.
+        let weight = 1.0 / (1.0 - decay);
+        Self { target, decay, sum: target * weight, weight, odds: Vec::new(), chosen: None }
+    }
 }
 
 impl Choose for AdaptiveP {
     fn choose(&mut self, candidates: &mut Candidates, random: &mut Random) -> Token {
-        let wanted = if self.weight == 0.0 { self.target } else { 2.0 * self.target - self.sum / self.weight };
-        let wanted = wanted.clamp(0.0, 1.0);
+        let wanted = (2.0 * self.target - self.sum / self.weight).clamp(0.0, 1.0);
         let total = candidates.odds(&mut self.odds) as f32;
         let probabilities: Vec<f32> = self.odds.iter().map(|odds| odds / total).collect();
         candidates.replace(|index, _| {

@@ -1,12 +1,12 @@
 //! Steps against repetition: they remember what was said.
 
-use std::collections::{HashMap, VecDeque};
-
-use super::{Candidates, SamplingError, chain::Stage, random::Random};
-use crate::{
-    backend::{Token, TokenizeOptions},
-    tokenizer::Tokenizer,
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
 };
+
+use super::{Candidates, chain::Stage, random::Random};
+use crate::{backend::Token, tokenizer::Breakers};
 
 pub(super) struct Penalties {
     window: Window,
@@ -73,13 +73,13 @@ pub(super) struct Dry {
     multiplier: f32,
     base: f32,
     allowed_length: usize,
-    breakers: Breakers,
+    breakers: Arc<Breakers>,
     overlaps: Vec<usize>,
     lengths: HashMap<Token, usize>,
 }
 
 impl Dry {
-    pub(super) fn new(multiplier: f32, base: f32, allowed_length: usize, last: usize, breakers: Breakers) -> Self {
+    pub(super) fn new(multiplier: f32, base: f32, allowed_length: usize, last: usize, breakers: Arc<Breakers>) -> Self {
         let (overlaps, lengths) = (Vec::new(), HashMap::new());
         Self { window: Window::new(last), multiplier, base, allowed_length, breakers, overlaps, lengths }
     }
@@ -139,72 +139,6 @@ fn common_prefixes(items: &[Token], lengths: &mut Vec<usize>) {
     }
 }
 
-/// Texts at which repetitions end, as the tokens that can write them.
-#[derive(Debug, Default)]
-pub(super) struct Breakers {
-    /// By the token that such a text begins in: what follows it. Nothing follows where the token has all of the text.
-    tails: HashMap<Token, Vec<Vec<Token>>>,
-}
-
-impl Breakers {
-    /// Tokens of a tail that are compared.
-    const LONGEST: usize = 20;
-
-    /// Looks through the vocabulary for tokens that hold one of `texts`, or end with the beginning of one.
-    pub(super) fn new(tokenizer: &Tokenizer, texts: &[String]) -> Result<Self, SamplingError> {
-        let mut breakers = Self::default();
-        if texts.is_empty() {
-            return Ok(breakers);
-        }
-        for token in 0..tokenizer.n_tokens() {
-            let piece = tokenizer.detokenize(&[token], true)?;
-            for text in texts {
-                for tail in tails(&piece, text) {
-                    let mut tail =
-                        tokenizer.tokenize(tail, TokenizeOptions { add_special: false, parse_special: false })?;
-                    tail.truncate(Self::LONGEST);
-                    let known = breakers.tails.entry(token).or_default();
-                    if !known.contains(&tail) {
-                        known.push(tail);
-                    }
-                }
-            }
-        }
-        Ok(breakers)
-    }
-
-    fn is_single(&self, token: Token) -> bool {
-        self.tails.get(&token).is_some_and(|tails| tails.iter().any(Vec::is_empty))
-    }
-
-    /// Tokens since the last break. `tokens` has the newest first.
-    fn distance(&self, tokens: &[Token]) -> usize {
-        if self.tails.is_empty() {
-            return tokens.len();
-        }
-        for (place, token) in tokens.iter().enumerate() {
-            let Some(tails) = self.tails.get(token) else { continue };
-            let follows = |tail: &&Vec<Token>| {
-                tail.len() <= place && tail.iter().eq(tokens[..place].iter().rev().take(tail.len()))
-            };
-            if let Some(longest) = tails.iter().filter(follows).map(Vec::len).max() {
-                return place - longest;
-            }
-        }
-        tokens.len()
-    }
-}
-
-/// What remains of `text` after a token with these bytes in which it begins. Nothing remains where the token holds all of it.
-fn tails<'a>(piece: &[u8], text: &'a str) -> Vec<&'a str> {
-    let bytes = text.as_bytes();
-    if piece.windows(bytes.len()).any(|window| window == bytes) {
-        return vec![""];
-    }
-    let overlaps = |&length: &usize| piece.ends_with(&bytes[..length]) && text.is_char_boundary(length);
-    (1..bytes.len().min(piece.len() + 1)).filter(overlaps).map(|length| &text[length..]).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -221,29 +155,6 @@ mod tests {
                 prop_assert_eq!(lengths[place], expected);
             }
         }
-    }
-
-    #[test]
-    fn a_text_begins_in_the_tokens_that_hold_it_or_end_like_it() {
-        assert_eq!(tails(b"a\n\nb", "\n"), [""]);
-        assert_eq!(tails(b"say: ab", "abba"), ["ba"]);
-        // Both `a` and `aba` are beginnings of the text.
-        assert_eq!(tails(b"aba", "abab"), ["bab", "b"]);
-        assert_eq!(tails(b"xyz", "abc"), [""; 0]);
-    }
-
-    #[test]
-    fn a_break_ends_what_counts_as_repetition() {
-        // 9 is a breaker of its own; 7 begins one that 8 ends.
-        let breakers = Breakers { tails: HashMap::from([(9, vec![vec![]]), (7, vec![vec![8]])]) };
-        assert_eq!(breakers.distance(&[1, 2, 3]), 3);
-        assert_eq!(breakers.distance(&[1, 9, 3]), 1);
-        assert_eq!(breakers.distance(&[9, 3]), 0);
-        // The newest comes first: 7 was followed by 8, and that by 1.
-        assert_eq!(breakers.distance(&[1, 8, 7, 2]), 1);
-        assert_eq!(breakers.distance(&[1, 5, 7, 2]), 4);
-        // The end of it may not have come yet.
-        assert_eq!(breakers.distance(&[7, 2]), 2);
     }
 
     #[test]

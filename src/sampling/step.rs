@@ -151,7 +151,12 @@ pub enum Pick {
 
 /// A step of the program's own. It sees the candidates as the steps before it left them.
 pub trait LogitProcessor: Send {
-    /// Changes logits, or takes candidates out.
+    /// Is told that a text begins: forget the one before, so that the same seed gives the same text. The tokens of the prompt
+    /// come next, one [`accept`](Self::accept) each.
+    fn begin(&mut self) {}
+
+    /// Changes logits, or takes candidates out. It may be called several times for one token, each time with fewer candidates,
+    /// where a grammar refuses what was chosen: what it remembers belongs into [`accept`](Self::accept).
     fn process(&mut self, candidates: &mut Candidates);
 
     /// Is told which token was taken, those of the prompt included.
@@ -160,7 +165,8 @@ pub trait LogitProcessor: Send {
     }
 }
 
-/// A [`LogitProcessor`] in a chain. Clones share it.
+/// A [`LogitProcessor`] in a chain. Clones share it, and with it its memory: sequences that are generated at the same time need
+/// one each.
 #[derive(Clone)]
 pub struct Processor(Arc<Mutex<dyn LogitProcessor>>);
 

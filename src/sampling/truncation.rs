@@ -3,7 +3,7 @@
 use super::{Candidates, chain::Stage, random::Random};
 use crate::backend::Token;
 
-/// Candidates that are sorted at once where it is not known how many will be needed.
+/// Candidates that are sorted at first where it is not known how many will be needed; then twice as many, and so on.
 const STRIDE: usize = 128;
 
 pub(super) struct TopK(pub(super) usize);
@@ -27,9 +27,12 @@ impl Stage for TopP {
         }
         let enough = candidates.odds(&mut self.odds) * f64::from(self.p);
         let largest = candidates.largest();
-        let (mut count, mut sum) = (0, 0.0);
+        let (mut count, mut sum, mut sorted) = (0, 0.0, STRIDE);
         while count < candidates.len() {
-            let next = candidates.likeliest((count + 1).next_multiple_of(STRIDE))[count];
+            if count == sorted {
+                sorted *= 2;
+            }
+            let next = candidates.likeliest(sorted)[count];
             sum += f64::from((next.logit - largest).exp());
             count += 1;
             if sum >= enough && count >= self.min_keep {

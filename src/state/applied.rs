@@ -23,9 +23,18 @@ pub(crate) struct AppliedAdapter {
 }
 
 impl Applied {
-    /// Takes note of these adapters, and of no others. Their order says nothing, and a scale of 0 is none.
+    /// Takes note of these adapters, and of no others. Their order says nothing, scales of the same one add up, and a scale of 0
+    /// is none.
     pub(crate) fn set_adapters(&mut self, adapters: impl IntoIterator<Item = AppliedAdapter>) {
-        self.adapters = adapters.into_iter().filter(|adapter| adapter.scale != 0.0).collect();
+        self.adapters.clear();
+        for adapter in adapters {
+            let same = |known: &&mut AppliedAdapter| known.weights == adapter.weights && known.alpha == adapter.alpha;
+            match self.adapters.iter_mut().find(same) {
+                Some(known) => known.scale += adapter.scale,
+                None => self.adapters.push(adapter),
+            }
+        }
+        self.adapters.retain(|adapter| adapter.scale != 0.0);
         self.adapters.sort_by(|one, other| one.weights.cmp(&other.weights).then(one.scale.total_cmp(&other.scale)));
     }
 
@@ -58,6 +67,8 @@ mod tests {
         assert_eq!(one, other);
         other.set_adapters([adapter("b", 0.9), adapter("a", 0.5)]);
         assert_ne!(one, other);
+        other.set_adapters([adapter("a", 0.25), adapter("b", 1.0), adapter("a", 0.25)]);
+        assert_eq!(one, other);
         assert_eq!(one.to_string(), "adapter a at 0.5, adapter b at 1");
         assert_eq!(Applied::default().to_string(), "no adapters");
     }

@@ -70,6 +70,14 @@ pub enum StateError {
         /// Tokens that fit.
         limit: u32,
     },
+    /// The sequences do not fit into the cache together: open a longer context, or restore them one by one.
+    #[error("the state takes room for {tokens} tokens, and the cache holds {limit}")]
+    NoRoom {
+        /// Tokens of all sequences, common beginnings counted once.
+        tokens: u64,
+        /// Tokens that fit.
+        limit: u64,
+    },
     /// The model's file cannot be read any more, to take its fingerprint.
     #[error("the model's file cannot be read again")]
     Model(#[source] GgufError),

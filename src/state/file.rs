@@ -1,7 +1,7 @@
 //! The file format: magic, version, a header in JSON, tokens and caches, and a BLAKE3 digest of all that.
 //!
 //! ```text
-//! "GGUFSTAT" | version: u32 | header length: u64 | header | per sequence: tokens (u32 each), cache | digest: 32 bytes
+//! "GGUFSTAT" | version: u32 | header length: u64 | header | per sequence: tokens (u32 each), cache | forks | digest: 32 bytes
 //! ```
 //!
 //! Numbers are little-endian. The digest is checked before anything else is looked at.
@@ -22,7 +22,9 @@ const DIGEST: usize = 32;
 struct Header {
     model: Fingerprint,
     applied: Applied,
+    format: String,
     sequences: Vec<Entry>,
+    forks_bytes: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -30,7 +32,6 @@ struct Entry {
     id: SequenceId,
     tokens: u64,
     undecoded: Option<Token>,
-    format: String,
     cache_bytes: u64,
 }
 
@@ -39,13 +40,14 @@ pub(super) fn write(state: &State) -> Vec<u8> {
         id: sequence.id,
         tokens: sequence.tokens.len() as u64,
         undecoded: sequence.undecoded,
-        format: sequence.format.clone(),
         cache_bytes: sequence.cache.len() as u64,
     };
     let header = Header {
         model: state.model.clone(),
         applied: state.applied.clone(),
+        format: state.format.clone(),
         sequences: state.sequences.iter().map(entry).collect(),
+        forks_bytes: state.forks.len() as u64,
     };
     let header = serde_json::to_vec(&header).expect("texts and numbers are JSON");
     let mut bytes = MAGIC.to_vec();
@@ -56,6 +58,7 @@ pub(super) fn write(state: &State) -> Vec<u8> {
         bytes.extend(sequence.tokens.iter().flat_map(|token| token.to_le_bytes()));
         bytes.extend(&sequence.cache);
     }
+    bytes.extend(&state.forks);
     let digest = blake3::hash(&bytes);
     bytes.extend(digest.as_bytes());
     bytes
@@ -82,15 +85,17 @@ fn parse(mut rest: &[u8]) -> Option<State> {
         Some(taken)
     };
     let length = u64::from_le_bytes(take(size_of::<u64>() as u64)?.try_into().ok()?);
-    let header: Header = serde_json::from_slice(take(length)?).ok()?;
+    let mut header: Header = serde_json::from_slice(take(length)?).ok()?;
     let mut sequences = Vec::new();
-    for Entry { id, tokens, undecoded, format, cache_bytes } in header.sequences {
+    for Entry { id, tokens, undecoded, cache_bytes } in header.sequences.drain(..) {
         let tokens = take(tokens.checked_mul(size_of::<Token>() as u64)?)?;
         let (tokens, _) = tokens.as_chunks();
         let tokens = tokens.iter().map(|token| Token::from_le_bytes(*token)).collect();
-        sequences.push(SequenceState { id, tokens, undecoded, format, cache: take(cache_bytes)?.to_vec() });
+        sequences.push(SequenceState { id, tokens, undecoded, cache: take(cache_bytes)?.to_vec() });
     }
-    rest.is_empty().then_some(State { model: header.model, applied: header.applied, sequences })
+    let forks = take(header.forks_bytes)?.to_vec();
+    let Header { model, applied, format, .. } = header;
+    rest.is_empty().then_some(State { model, applied, format, sequences, forks })
 }
 
 #[cfg(test)]
@@ -102,13 +107,14 @@ mod tests {
             id,
             tokens: tokens.to_vec(),
             undecoded: Some(9),
-            format: "engine 1".to_owned(),
             cache: cache.to_vec(),
         };
         State {
             model: Fingerprint::of_text("m"),
             applied: Applied::default(),
+            format: "engine 1".to_owned(),
             sequences: vec![sequence(0, &[1, 2, 3], b"abc"), sequence(4, &[], b"")],
+            forks: b"both".to_vec(),
         }
     }
 
@@ -134,7 +140,7 @@ mod tests {
 
     #[test]
     fn lengths_that_lie_are_noticed_though_the_digest_fits() {
-        let header = br#"{"model": "m", "applied": {"adapters": [], "directions": null}, "sequences": [{"id": 0, "tokens": 4611686018427387905, "undecoded": null, "format": "", "cache_bytes": 0}]}"#;
+        let header = br#"{"model": "m", "applied": {"adapters": [], "directions": null}, "format": "", "forks_bytes": 0, "sequences": [{"id": 0, "tokens": 4611686018427387905, "undecoded": null, "cache_bytes": 0}]}"#;
         let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &(header.len() as u64).to_le_bytes(), header].concat();
         bytes.extend(*blake3::hash(&bytes).as_bytes());
         assert!(matches!(read(&bytes), Err(StateError::Damaged)));

@@ -25,7 +25,7 @@ mod applied;
 mod error;
 mod file;
 
-use std::path::Path;
+use std::{io::Write as _, path::Path};
 
 pub use applied::Applied;
 pub(crate) use applied::AppliedAdapter;
@@ -33,7 +33,7 @@ pub use error::StateError;
 
 use crate::{
     backend::{SequenceId, Token},
-    gguf::Fingerprint,
+    gguf::{Fingerprint, partial_file::PartialFile},
 };
 
 /// What sequences of a context hold. Made by [`Context::save`](crate::Context::save).
@@ -41,7 +41,11 @@ use crate::{
 pub struct State {
     pub(crate) model: Fingerprint,
     pub(crate) applied: Applied,
+    /// Who can read the caches.
+    pub(crate) format: String,
     pub(crate) sequences: Vec<SequenceState>,
+    /// What was computed of all sequences together, where they had something in common; each one's own is then empty.
+    pub(crate) forks: Vec<u8>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,9 +54,15 @@ pub(crate) struct SequenceState {
     pub(crate) tokens: Vec<Token>,
     /// A token that was generated last and not decoded.
     pub(crate) undecoded: Option<Token>,
-    /// Who can read `cache`.
-    pub(crate) format: String,
+    /// What was computed of it.
     pub(crate) cache: Vec<u8>,
+}
+
+impl SequenceState {
+    /// How many tokens both begin with.
+    pub(crate) fn common(&self, other: &Self) -> usize {
+        self.tokens.iter().zip(&other.tokens).take_while(|(one, other)| one == other).count()
+    }
 }
 
 impl State {
@@ -69,6 +79,16 @@ impl State {
     /// The sequences, each with its tokens.
     pub fn sequences(&self) -> impl Iterator<Item = (SequenceId, &[Token])> {
         self.sequences.iter().map(|sequence| (sequence.id, sequence.tokens.as_slice()))
+    }
+
+    /// Tokens that it takes room for, each sequence by itself, and with common beginnings once.
+    pub(crate) fn room(&self) -> (u64, u64) {
+        let apart = self.sequences.iter().map(|sequence| sequence.tokens.len() as u64).sum();
+        let saved = self.sequences.iter().enumerate().map(|(index, sequence)| {
+            let before = self.sequences[..index].iter().map(|other| sequence.common(other));
+            before.max().unwrap_or(0) as u64
+        });
+        (apart, apart - saved.sum::<u64>())
     }
 
     /// The bytes of a file.
@@ -92,13 +112,12 @@ impl State {
     /// [`StateError::Io`].
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), StateError> {
         let path = path.as_ref();
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".part");
-        let written = std::fs::write(&beside, self.to_bytes()).and_then(|()| std::fs::rename(&beside, path));
-        written.map_err(|source| {
-            let _ = std::fs::remove_file(&beside);
-            StateError::Io { path: path.to_owned(), source }
-        })
+        let write = || {
+            let partial = PartialFile::create(path)?;
+            partial.file().write_all(&self.to_bytes())?;
+            partial.finish()
+        };
+        write().map_err(|source| StateError::Io { path: path.to_owned(), source })
     }
 
     /// Reads a file.
@@ -121,4 +140,6 @@ pub struct Restored {
     pub kept_tokens: usize,
     /// Tokens that were computed again, because the state comes from another engine or a cache of other types.
     pub computed_tokens: usize,
+    /// Tokens that a sequence, computed again, has in common with one that was computed before it: copied from there.
+    pub copied_tokens: usize,
 }

@@ -80,7 +80,9 @@ fn applied_it_equals_merged_weights() {
     assert_eq!((one.matrices(), one.alpha()), (14, Some(ALPHA)));
     type Applied<'a> = &'a [(&'a LoraAdapter, f32)];
     type Merged<'a> = &'a [(u64, f32)];
-    let cases: [(Applied<'_>, Merged<'_>); 4] = [
+    let again = one.clone();
+    let cases: [(Applied<'_>, Merged<'_>); 5] = [
+        (&[(&one, 0.5), (&two, 0.8), (&again, 0.25)], &[(1, 0.75), (2, 0.8)]),
         (&[(&one, 1.0)], &[(1, 1.0)]),
         (&[(&one, -0.4)], &[(1, -0.4)]),
         (&[(&one, 0.5), (&two, 0.8)], &[(1, 0.5), (2, 0.8)]),
@@ -101,7 +103,7 @@ fn applied_it_equals_merged_weights() {
     // A context keeps what it uses.
     context.set_adapters(&[(&one, 1.0)]).unwrap();
     let with = logits(&mut context);
-    drop((one, two));
+    drop((one, two, again));
     context.edit(gguf_loader::backend::SequenceEdit::Clear).unwrap();
     assert!(distance(&logits(&mut context), &with) < 1e-6);
 }
@@ -130,7 +132,10 @@ fn a_state_belongs_to_the_adapters_that_it_was_computed_with() {
         error.to_string()
     };
     let text = other_adapters(&mut later, &state);
-    assert!(text.contains("at 0.5, adapter") && text.ends_with("and the context has no adapters"), "{text}");
+    assert!(
+        text.contains(" at 0.5") && text.contains(" at 0.8") && text.ends_with("and the context has no adapters"),
+        "{text}"
+    );
     later.set_adapters(&[(&one, 0.5), (&two, 0.7)]).unwrap();
     other_adapters(&mut later, &state);
     later.set_adapters(&[(&two, 0.8), (&one, 0.5)]).unwrap();

@@ -2,7 +2,7 @@ use std::ops::ControlFlow;
 
 use gguf_loader::{
     adapter::AdapterError,
-    gguf::{Gguf, TensorType, synth::SyntheticModel},
+    gguf::{Array, Gguf, TensorType, Value, Writer, synth::SyntheticModel},
     merge::{MergeError, merge_lora, merge_models},
 };
 
@@ -110,6 +110,8 @@ fn what_cannot_be_merged_is_an_error_and_leaves_nothing() {
     assert!(matches!(cancelled, Err(MergeError::Cancelled)), "{cancelled:?}");
     let into_itself = merge_lora(folder.base(), &[(&adapter, 1.0)], folder.base(), on);
     assert!(matches!(into_itself, Err(MergeError::SameFile { .. })), "{into_itself:?}");
+    let into_adapter = merge_lora(folder.base(), &[(&adapter, 1.0)], &adapter, on);
+    assert!(matches!(into_adapter, Err(MergeError::SameFile { .. })), "{into_adapter:?}");
     let nowhere = merge_lora(folder.base(), &[(&adapter, 1.0)], folder.path("no/folder.gguf"), on);
     assert!(matches!(nowhere, Err(MergeError::Write(_))), "{nowhere:?}");
 
@@ -123,4 +125,55 @@ fn what_cannot_be_merged_is_an_error_and_leaves_nothing() {
     assert!(matches!(models(&folder.path("none.gguf"), 0.5), Err(MergeError::Gguf(_))));
     let left: Vec<_> = std::fs::read_dir(folder.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "nothing is left of the output: {left:?}");
+}
+
+/// The base with other keys, and the same weights.
+fn with_keys(folder: &Folder, change: impl Fn(&mut Writer)) -> std::path::PathBuf {
+    let model = Gguf::open(folder.base()).unwrap();
+    let mut writer = Writer::new();
+    model.metadata().iter().for_each(|(key, value)| _ = writer.set(key, value.clone()));
+    change(&mut writer);
+    for tensor in model.tensors() {
+        let bytes = model.read_tensor(tensor).unwrap();
+        writer.add_tensor(&tensor.name, &tensor.shape, tensor.tensor_type, bytes).unwrap();
+    }
+    let path = folder.path("keys.gguf");
+    writer.write_file(&path).unwrap();
+    path
+}
+
+#[test]
+fn models_whose_weights_mean_other_things_are_not_mixed() {
+    let folder = Folder::new();
+    let merge = |other: &std::path::Path| merge_models(folder.base(), other, 0.5, folder.path("out.gguf"), on);
+    let texts = |change: &dyn Fn(&mut Vec<String>)| {
+        let model = Gguf::open(folder.base()).unwrap();
+        let key = "tokenizer.ggml.tokens";
+        let tokens = model.metadata().get(key).and_then(Value::as_array).and_then(Array::as_strings).unwrap().clone();
+        let mut tokens: Vec<String> = (0..tokens.len()).map(|index| tokens.text(index).unwrap().into_owned()).collect();
+        change(&mut tokens);
+        with_keys(&folder, |writer| _ = writer.set(key, tokens.clone()))
+    };
+    let rope = with_keys(&folder, |writer| _ = writer.set("llama.rope.freq_base", 123_456.0_f32));
+    let error = merge(&rope).unwrap_err();
+    assert!(matches!(&error, MergeError::Different(text) if text.contains("`llama.rope.freq_base`")), "{error}");
+    assert!(error.to_string().contains("123456"), "{error}");
+    let extra = with_keys(&folder, |writer| _ = writer.set("llama.rope.scaling.type", "yarn"));
+    assert!(merge(&extra).unwrap_err().to_string().contains("`llama.rope.scaling.type` is missing and `yarn`"));
+    let renamed = texts(&|tokens| tokens[290] = "another".to_owned());
+    let error = merge(&renamed).unwrap_err();
+    assert!(error.to_string().contains("token 290") && error.to_string().contains("another"), "{error}");
+
+    // What says nothing about weights may differ, and so may the text of a token that stands for no text.
+    let named = with_keys(&folder, |writer| {
+        writer.set("general.name", "other").set("llama.context_length", 77_u32);
+    });
+    merge(&named).unwrap();
+    merge(&texts(&|tokens| tokens[2] = "<|end|>".to_owned())).unwrap();
+    // The same number in another type.
+    let wider = with_keys(&folder, |writer| {
+        let heads = Gguf::open(folder.base()).unwrap().metadata().u64("llama.attention.head_count").unwrap();
+        writer.set("llama.attention.head_count", Value::U32(heads as u32));
+    });
+    merge(&wider).unwrap();
 }

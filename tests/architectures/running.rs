@@ -5,14 +5,18 @@ use std::num::NonZeroU32;
 use gguf_loader::{
     Context, Model,
     backend::{Batch, CancelToken, ContextError, ContextOptions, DecodeError, SequenceEdit},
-    generation::GenerateError,
+    generation::{GenerateError, GenerateRequest, Start, WhenFull},
 };
 
 use crate::models::{CONTEXT, FAMILIES};
 
 fn load(family: &str) -> Model {
+    load_in(&tempfile::tempdir().expect("a temporary folder"), family)
+}
+
+/// The file stays for as long as the folder.
+fn load_in(folder: &tempfile::TempDir, family: &str) -> Model {
     let build = FAMILIES.iter().find(|(name, _)| *name == family).expect("a family").1;
-    let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.gguf");
     assert!(build().write(&path), "the model is written");
     let model = Model::load(&path).expect("the model loads");
@@ -119,5 +123,45 @@ fn a_recurrent_state_starts_afresh_after_a_cancellation() {
         }
         let again = decode(&mut context, &tokens).expect("the context is usable");
         assert!(distance(&undisturbed, &again) < 1e-4, "{family}: {}", distance(&undisturbed, &again));
+    }
+}
+
+#[test]
+fn what_a_restored_window_does_not_hold_is_not_attended_to() {
+    for family in ["gemma2", "gemma3"] {
+        // A state names its model, for which the file is read again.
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let model = load_in(&folder, family);
+        let tokens = prompt(60);
+        let mut context = model.context(&options(128)).expect("the context opens");
+        decode(&mut context, &tokens).expect("a prompt");
+        let state = context.save().expect("it is saved");
+        let mut restored = model.context(&options(128)).expect("the context opens");
+        assert_eq!(restored.restore(&state).expect("it fits").kept_tokens, 60, "{family}");
+        // The window is 16 tokens long, and what lay before it was not saved.
+        let truncated = restored.edit(SequenceEdit::Truncate { sequence: 0, from: 30 });
+        assert!(matches!(truncated, Err(DecodeError::SequenceEdit(_))), "{family}: {truncated:?}");
+        assert_eq!(restored.next_position(0), 60, "{family}");
+        let again = |context: &mut Context| decode(context, &[5, 6]).expect("it goes on");
+        assert!(distance(&again(&mut restored), &again(&mut context)) < 1e-4, "{family}");
+        // A prompt that begins alike is read anew.
+        let request = GenerateRequest::new([&tokens[..30], &[7, 8]].concat()).with_stop_at_end(false);
+        let request = request.with_max_tokens(NonZeroU32::MIN).with_start(Start::Reuse);
+        let reread = restored.complete(&request).expect("it is read");
+        assert_eq!(reread.usage.reused_tokens, 0, "{family}");
+        // Where everything is there, the end can go.
+        assert_eq!(context.complete(&request).expect("it is read").usage.reused_tokens, 30, "{family}");
+        context.edit(SequenceEdit::Truncate { sequence: 0, from: 20 }).expect("nothing is missing");
+        restored.edit(SequenceEdit::Truncate { sequence: 0, from: 20 }).expect("nothing is missing");
+        assert!(distance(&again(&mut context), &again(&mut restored)) < 0.01, "{family}");
+    }
+}
+
+#[test]
+fn a_state_that_cannot_lose_its_middle_is_not_shifted() {
+    for family in ["mamba", "rwkv6"] {
+        let mut context = load(family).context(&options(64)).expect("the context opens");
+        let request = GenerateRequest::new(prompt(5)).with_when_full(WhenFull::Shift { keep: 2 });
+        assert_eq!(context.generate(request).err(), Some(GenerateError::CannotShift), "{family}");
     }
 }

@@ -1,9 +1,12 @@
 //! Where a generation ends, and what is shown of its end.
 
 use gguf_loader::{
-    backend::ContextOptions,
-    generation::{FinishReason, GenerateError, GenerateRequest, WhenFull},
-    grammar::Grammar,
+    Context, Model,
+    backend::{CancelToken, ContextOptions},
+    generation::{FinishReason, GenerateError, GenerateRequest, Start, WhenFull},
+    gguf::{Gguf, TensorType, Writer, synth::SyntheticModel},
+    grammar::{ConstraintError, Grammar},
+    sampling::{Pick, SampleError, Sampling},
 };
 
 use super::{PROMPT, complete, context, count, model, request};
@@ -119,7 +122,94 @@ fn cancelling_takes_effect_within_a_pass_over_a_long_prompt() {
         cancel.reset();
     }
     println!("cancelled after {late:?}");
-    // The goal is 50 ms; a busy machine is forgiven some. A pass over 512 tokens takes longer than that.
-    assert!(late.iter().min().unwrap().as_millis() < 50, "{late:?}");
+    // 50 ms on a machine that is not busy. On one that is, the whole pass takes longer in the same measure.
+    let begin = std::time::Instant::now();
+    complete(&mut context, &GenerateRequest::new(vec![1000_u32; 512]).with_max_tokens(count(1)));
+    let bound = (begin.elapsed() / 10).max(std::time::Duration::from_millis(50));
+    assert!(late.iter().all(|late| *late < bound), "{late:?}, and a pass takes {:?}", begin.elapsed());
     assert_eq!(complete(&mut context, &request(3)).tokens.len(), 3, "the context stays usable");
+}
+
+#[test]
+fn a_generation_that_was_cancelled_is_continued_as_if_it_had_not_been() {
+    // A state names its model, for which the file is read again.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    SyntheticModel::tiny().write_file(&path).unwrap();
+    let Some(model) = super::with_tokenizer(Model::load(&path).unwrap()) else { return };
+    let mut context = context(&model);
+    let whole = complete(&mut context, &request(20)).tokens;
+    let cancel = context.cancel_token();
+    let mut generation = context.generate(request(20)).unwrap();
+    let mut tokens: Vec<u32> = generation.by_ref().take(7).map(|piece| piece.unwrap().token.unwrap()).collect();
+    cancel.cancel();
+    assert_eq!(generation.next(), None);
+    assert_eq!(generation.finish_reason(), Some(FinishReason::Cancelled));
+    // The token has done what it was for, and the one that was shown last is not lost, nor is it in a copy or a saved state.
+    assert!(!cancel.is_cancelled());
+    let state = context.save().unwrap();
+    let more = GenerateRequest::new(Vec::<u32>::new()).with_start(Start::Continue).with_stop_at_end(false);
+    let more = more.with_max_tokens(count(13));
+    tokens.extend(complete(&mut context, &more).tokens);
+    assert_eq!(tokens, whole);
+    context.restore(&state).unwrap();
+    assert_eq!(complete(&mut context, &more).tokens, whole[7..]);
+}
+
+#[test]
+fn a_token_that_cancels_several_contexts_cancels_them_until_it_is_reset() {
+    let Some(model) = model() else { return };
+    let all = CancelToken::new();
+    let options = ContextOptions::default().with_cancel(all.clone());
+    let mut contexts = [model.context(&options).unwrap(), model.context(&options).unwrap()];
+    contexts[0].cancel_token().cancel();
+    let finish = |context: &mut Context| complete(context, &request(3)).finish;
+    assert_eq!(contexts.each_mut().map(finish), [FinishReason::Cancelled, FinishReason::MaxTokens]);
+    all.cancel();
+    for _ in 0..2 {
+        assert_eq!(contexts.each_mut().map(finish), [FinishReason::Cancelled; 2]);
+    }
+    all.reset();
+    assert_eq!(contexts.each_mut().map(finish), [FinishReason::MaxTokens; 2]);
+}
+
+/// A model in which one token's embedding is no number.
+fn broken_model(token: usize) -> Option<Model> {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, broken) = (folder.path().join("whole.gguf"), folder.path().join("broken.gguf"));
+    SyntheticModel::tiny().with_type(TensorType::F32).write_file(&whole).unwrap();
+    let model = Gguf::open(&whole).unwrap();
+    let mut writer = Writer::new();
+    model.metadata().iter().for_each(|(key, value)| _ = writer.set(key, value.clone()));
+    for tensor in model.tensors() {
+        let mut bytes = model.read_tensor(tensor).unwrap();
+        if tensor.name == "token_embd.weight" {
+            // The output is not tied to it, or every row of logits would have that number.
+            writer.add_tensor("output.weight", &tensor.shape, tensor.tensor_type, bytes.clone()).unwrap();
+            let row = tensor.shape[0] as usize * size_of::<f32>();
+            bytes[token * row..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        }
+        writer.add_tensor(&tensor.name, &tensor.shape, tensor.tensor_type, bytes).unwrap();
+    }
+    writer.write_file(&broken).unwrap();
+    super::with_tokenizer(Model::load(&broken).unwrap())
+}
+
+#[test]
+fn logits_that_are_no_numbers_are_an_error_and_the_context_goes_on() {
+    let Some(model) = broken_model(77) else { return };
+    let mut context = context(&model);
+    let of = |token: u32| GenerateRequest::new(vec![5, 9, token]).with_max_tokens(count(1)).with_stop_at_end(false);
+    let sound = complete(&mut context, &of(20)).tokens;
+    for sampling in [Sampling::greedy(), Sampling::balanced(), Sampling::new(Pick::MirostatV2 { tau: 5.0, eta: 0.1 })] {
+        let error = context.complete(of(77).with_sampling(sampling.clone())).unwrap_err();
+        assert_eq!(error, GenerateError::Sample(SampleError::NotANumber), "{sampling:?}");
+        let grammar = Grammar::regex("[a-z]+").unwrap();
+        let error = context.complete(of(77).with_sampling(sampling).with_grammar(grammar)).unwrap_err();
+        assert!(
+            matches!(error, GenerateError::Constraint(ConstraintError::Sample(SampleError::NotANumber))),
+            "{error}"
+        );
+        assert_eq!(complete(&mut context, &of(20)).tokens, sound);
+    }
 }

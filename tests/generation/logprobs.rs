@@ -3,7 +3,7 @@
 use gguf_loader::{
     Context,
     backend::{Batch, SequenceEdit, Token, TokenizeOptions},
-    generation::{GenerateRequest, Origin},
+    generation::{GenerateRequest, Origin, Start},
     sampling::TokenLogprobs,
 };
 
@@ -80,4 +80,19 @@ fn an_echo_with_log_probabilities_goes_token_by_token() {
         logprobs.iter().map(|logprobs| logprobs.logprob).sum::<f32>() / logprobs.len() as f32
     };
     assert!((mean(&found) - mean(&expected)).abs() < 0.02);
+}
+
+#[test]
+fn an_echo_of_what_continues_begins_with_the_prompt_and_not_with_what_the_model_said_last() {
+    let Some(model) = model() else { return };
+    let mut context = context(&model);
+    complete(&mut context, &request(4));
+    let more =
+        GenerateRequest::new(vec![20_u32, 21, 22]).with_start(Start::Continue).with_max_tokens(1.try_into().unwrap());
+    let more = more.with_stop_at_end(false).with_echo(true).with_logprobs(1);
+    let pieces: Vec<_> = context.generate(more).unwrap().map(|piece| piece.unwrap()).collect();
+    let of_prompt = pieces.iter().filter(|piece| piece.origin == Origin::Prompt).filter_map(|piece| piece.token);
+    assert_eq!(of_prompt.collect::<Vec<_>>(), [20, 21, 22]);
+    assert!(pieces.iter().all(|piece| piece.logprobs.is_some()), "each has tokens before it");
+    assert_eq!(pieces.len(), 4);
 }

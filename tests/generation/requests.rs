@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 
 use gguf_loader::{
-    backend::{BatchError, DecodeError},
+    backend::{BatchError, DecodeError, Token},
     generation::{FinishReason, GenerateError, GenerateRequest},
-    sampling::{SamplerStep, Sampling},
+    sampling::{Candidates, LogitProcessor, SamplerStep, Sampling},
 };
 
 use super::{PROMPT, complete, context, model, request, trained_model};
@@ -119,4 +119,32 @@ fn what_makes_no_sense_is_an_error_and_changes_nothing() {
     assert!(matches!(error, GenerateError::Decode(DecodeError::Batch(BatchError::Token { .. }))), "{error}");
     assert!(generation.next().is_none() && generation.finish_reason().is_none());
     assert_eq!(complete(&mut context, &request(5)).tokens.len(), 5, "{PROMPT} goes on");
+}
+
+/// Rules out each token that it has seen: what it remembers must not outlive a text.
+#[derive(Default)]
+struct Once(Vec<Token>);
+
+impl LogitProcessor for Once {
+    fn begin(&mut self) {
+        self.0.clear();
+    }
+
+    fn process(&mut self, candidates: &mut Candidates) {
+        candidates.retain(|candidate| !self.0.contains(&candidate.token));
+    }
+
+    fn accept(&mut self, token: Token) {
+        self.0.push(token);
+    }
+}
+
+#[test]
+fn a_step_of_ones_own_is_told_when_a_text_begins() {
+    let Some(model) = model() else { return };
+    let mut context = context(&model);
+    let request = request(12).with_sampling(Sampling::greedy().then_custom(Once::default()));
+    let first = complete(&mut context, &request).tokens;
+    assert_eq!(first.iter().collect::<std::collections::BTreeSet<_>>().len(), 12);
+    assert_eq!(complete(&mut context, &request).tokens, first);
 }

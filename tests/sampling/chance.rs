@@ -197,3 +197,35 @@ fn adaptive_p_is_distributed_by_its_formula() {
     };
     assert_distributed(&counts, &odds.map(|odds| odds_of(odds / 100.0)));
 }
+
+#[test]
+fn mirostat_is_distributed_among_those_that_its_bound_lets_in() {
+    let Some(tokenizer) = tokenizer() else { return };
+    let odds: Vec<f64> = (1..=40).map(|rank| 1.0 / f64::from(rank).powf(1.3)).collect();
+    let total: f64 = odds.iter().sum();
+    let logits = of_odds(&odds);
+    // Never told what was taken, it keeps its first bound: twice the target.
+    let draw = |pick: Pick| {
+        let mut chain = SamplerChain::new(&tokenizer, &Sampling::new(pick).with_seed(21)).unwrap();
+        let mut counts = vec![0; odds.len()];
+        (0..DRAWS).for_each(|_| counts[chain.choose(&logits).unwrap() as usize] += 1);
+        counts
+    };
+    let first = |kept: usize| -> Vec<f64> {
+        (0..).zip(&odds).map(|(rank, &odds)| if rank < kept { odds } else { 0.0 }).collect()
+    };
+    for tau in [1.6_f32, 2.2, 3.0] {
+        let bound = 2.0 * f64::from(tau);
+        // The second algorithm: a surprise of at most the bound.
+        let kept = odds.iter().filter(|&odds| -(odds / total).log2() <= bound).count();
+        assert!((2..40).contains(&kept), "{kept}");
+        assert_distributed(&draw(Pick::MirostatV2 { tau, eta: 0.1 }), &first(kept));
+        // The first: an exponent by least squares over the logarithms, which here is that of the law, and equation 30 of the
+        // paper.
+        let (exponent, vocabulary) = (1.3_f64, f64::from(tokenizer.n_tokens()));
+        let excess = exponent - 1.0;
+        let k = (excess * bound.exp2() / (1.0 - vocabulary.powf(-excess))).powf(1.0 / exponent);
+        assert!((2.0..40.0).contains(&k) && k.fract() > 0.01 && k.fract() < 0.99, "{k}");
+        assert_distributed(&draw(Pick::Mirostat { tau, eta: 0.1, m: 30 }), &first(k as usize));
+    }
+}

@@ -2,11 +2,16 @@
 
 #![cfg(feature = "cpu")]
 
-use std::{ffi::CString, path::PathBuf, ptr::NonNull};
+use std::{
+    ffi::CString,
+    path::{Path, PathBuf},
+    ptr::NonNull,
+};
 
 use gguf_loader::{
     Tokenizer,
     backend::{Token, TokenizeOptions},
+    gguf::synth::{self, SyntheticModel},
     sampling::SamplerStep,
 };
 use llama_cpp_sys_2 as sys;
@@ -19,11 +24,23 @@ struct Reference(NonNull<sys::llama_model>);
 impl Reference {
     fn load() -> Option<(Self, Tokenizer)> {
         let path = std::env::var_os("GGUF_LOADER_TEST_MODEL").map(PathBuf::from).filter(|path| path.is_file());
-        let Some(path) = path else {
+        if path.is_none() {
             println!("skipped: GGUF_LOADER_TEST_MODEL names no file");
-            return None;
-        };
-        let tokenizer = Tokenizer::load(&path).unwrap();
+        }
+        path.map(|path| Self::of_file(&path))
+    }
+
+    /// A synthetic vocabulary with SentencePiece's spaces before words.
+    fn sentence_piece() -> (Self, Tokenizer) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vocabulary.gguf");
+        let model = SyntheticModel::tiny().with_tokenizer(synth::Tokenizer::SentencePiece);
+        model.vocabulary_only().write_file(&path).unwrap();
+        Self::of_file(&path)
+    }
+
+    fn of_file(path: &Path) -> (Self, Tokenizer) {
+        let tokenizer = Tokenizer::load(path).unwrap();
         let path = CString::new(path.to_str().unwrap()).unwrap();
         // SAFETY: plain calls; the path is a C string.
         let model = unsafe {
@@ -31,7 +48,7 @@ impl Reference {
             params.vocab_only = true;
             sys::llama_model_load_from_file(path.as_ptr(), params)
         };
-        Some((Self(NonNull::new(model).unwrap()), tokenizer))
+        (Self(NonNull::new(model).unwrap()), tokenizer)
     }
 
     fn vocabulary(&self) -> *const sys::llama_vocab {
@@ -125,17 +142,32 @@ fn dry() {
 
 #[test]
 fn infill() {
-    let Some((reference, tokenizer)) = Reference::load() else { return };
+    if let Some((reference, tokenizer)) = Reference::load() {
+        compare_infill(&reference, &tokenizer, &["f", "fo", "for", "form", "g", "go", "x", " the", "return", "re"]);
+    }
+}
+
+#[test]
+fn infill_with_spaces_that_are_a_part_of_tokens() {
+    let (reference, tokenizer) = Reference::sentence_piece();
+    // A word and the same one after a space are two texts, of which neither begins like the other.
+    compare_infill(&reference, &tokenizer, &["t", " t", " th", " the", "h", "o", " o", " of", "i", " i"]);
+}
+
+/// `words` are tokens, the likeliest candidates.
+fn compare_infill(reference: &Reference, tokenizer: &Tokenizer, words: &[&str]) {
     let n_vocab = tokenizer.n_tokens() as usize;
     let end = tokenizer.special().eot.or(tokenizer.special().eos).unwrap();
-    let plain = TokenizeOptions { add_special: false, parse_special: false };
-    let first = |text: &str| tokenizer.tokenize(text, plain).unwrap()[0];
-    let words = ["f", "fo", "for", "form", "g", "go", "x", " the", "return", "re"].map(first);
+    let token_of = |text: &&str| {
+        let is = |&token: &Token| tokenizer.piece(token, false).unwrap() == text.as_bytes();
+        (0..tokenizer.n_tokens()).rev().find(is).unwrap_or_else(|| panic!("no token {text:?}"))
+    };
+    let words: Vec<Token> = words.iter().map(token_of).collect();
     let mut kinds = std::collections::BTreeSet::new();
     for seed in 0..200_u64 {
         let mut noise = noise(seed);
         let mut logits = vec![f32::NEG_INFINITY; n_vocab];
-        for word in words {
+        for &word in &words {
             logits[word as usize] = noise.next().unwrap() as f32 * 6.0;
         }
         // Likely, hardly possible, impossible.
@@ -145,7 +177,7 @@ fn infill() {
         // SAFETY: the vocabulary is valid while the sampler lives.
         let sampler = unsafe { sys::llama_sampler_init_infill(reference.vocabulary()) };
         let theirs = reference.left(sampler, &[], &entries, true);
-        let ours = left(&tokenizer, &[SamplerStep::Infill], &[], &logits);
+        let ours = left(tokenizer, &[SamplerStep::Infill], &[], &logits);
         // Where nothing but the end is left, llama.cpp writes no probability to it.
         let ours: Vec<_> = if theirs.is_empty() { Vec::new() } else { ours };
         kinds.insert((ours.iter().any(|(token, _)| *token == end), ours.len() > 1));

@@ -1,6 +1,10 @@
 //! The same logits through our steps and through llama.cpp's samplers, which this project did not write.
 
-use gguf_loader::{Tokenizer, backend::Token, sampling::SamplerStep};
+use gguf_loader::{
+    Tokenizer,
+    backend::Token,
+    sampling::{ChooseToken as _, Pick, SamplerChain, SamplerStep, Sampling},
+};
 use llama_cpp_sys_2 as sys;
 
 use super::{left, logits, noise, probabilities, tokenizer};
@@ -120,5 +124,45 @@ fn logit_bias() {
         // SAFETY: three biases, which the constructor copies.
         let sampler = unsafe { sys::llama_sampler_init_logit_bias(30, 3, raw.as_ptr()) };
         compare_one(&tokenizer, &SamplerStep::LogitBias { biases: biases.clone() }, sampler, &[], &logits);
+    }
+}
+
+/// llama.cpp draws its own lots, so ours are drawn until they agree; each then learns from what was taken.
+#[test]
+fn adaptive_p_is_where_llama_cpp_is_after_the_same_tokens() {
+    const DRAWS: usize = 20_000;
+    let Some(tokenizer) = tokenizer() else { return };
+    let logits = [2.0, 1.6, 1.0, 0.3, -0.5];
+    for (target, decay) in [(0.3, 0.9), (0.5, 0.5), (0.15, 0.99)] {
+        let sampling = Sampling::new(Pick::AdaptiveP { target, decay }).with_seed(3);
+        let mut chain = SamplerChain::new(&tokenizer, &sampling).unwrap();
+        // SAFETY: a constructor with plain values.
+        let sampler = unsafe { sys::llama_sampler_init_adaptive_p(target, decay, 7) };
+        let data = |(id, &logit): (sys::llama_token, &f32)| sys::llama_token_data { id, logit, p: 0.0 };
+        for taken in 0..12 {
+            let mut entries: Vec<sys::llama_token_data> = (0..).zip(&logits).map(data).collect();
+            let size = entries.len();
+            let mut array =
+                sys::llama_token_data_array { data: entries.as_mut_ptr(), size, selected: -1, sorted: false };
+            // SAFETY: the sampler is valid; the array points at entries that outlive the call.
+            unsafe { sys::llama_sampler_apply(sampler, &mut array) };
+            let selected = entries[usize::try_from(array.selected).unwrap()].id;
+            if [0, 1, 4, 11].contains(&taken) {
+                let mut counts = [0_u32; 5];
+                (0..DRAWS).for_each(|_| counts[chain.choose(&logits).unwrap() as usize] += 1);
+                for entry in &entries {
+                    let (p, count) = (f64::from(entry.p), f64::from(counts[entry.id as usize]));
+                    let deviation = (DRAWS as f64 * p * (1.0 - p)).sqrt();
+                    let off = (count - DRAWS as f64 * p).abs();
+                    assert!(off < 5.0 * deviation + 1.0, "{target}, {decay}, {taken} taken: {count} draws of {p}");
+                }
+            }
+            while chain.choose(&logits).unwrap() != selected.cast_unsigned() {}
+            chain.accept(selected.cast_unsigned());
+            // SAFETY: the sampler is valid.
+            unsafe { sys::llama_sampler_accept(sampler, selected) };
+        }
+        // SAFETY: the sampler is valid and freed once.
+        unsafe { sys::llama_sampler_free(sampler) };
     }
 }

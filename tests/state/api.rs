@@ -1,8 +1,12 @@
 //! Random sequences of calls: no panic, no abort, and what a context says it holds is what it holds.
 
+use std::path::Path;
+
 use gguf_loader::{
+    adapter::LoraAdapter,
     backend::{Batch, Position, SequenceEdit, SequenceId, Token},
     generation::{GenerateRequest, Start, WhenFull},
+    gguf::{Gguf, TensorType, Writer},
     sampling::Sampling,
     state::State,
 };
@@ -24,6 +28,7 @@ enum Call {
     Save(Option<SequenceId>),
     Restore(Option<SequenceId>),
     Cancel(bool),
+    Adapt(Option<f32>),
 }
 
 fn call() -> impl Strategy<Value = Call> {
@@ -42,25 +47,58 @@ fn call() -> impl Strategy<Value = Call> {
         1 => prop::option::of(sequence()).prop_map(Call::Save),
         1 => prop::option::of(sequence()).prop_map(Call::Restore),
         1 => any::<bool>().prop_map(Call::Cancel),
+        1 => prop::option::of(prop_oneof![Just(0.0_f32), Just(0.5), Just(f32::NAN)]).prop_map(Call::Adapt),
     ]
 }
 
-/// `PROPTEST_CASES=10000` is the long form.
+/// An adapter of the random model.
+fn adapter(folder: &Path) -> std::path::PathBuf {
+    const MATRIX: &str = "blk.1.ffn_up.weight";
+    let shape = Gguf::open(random_model()).unwrap().tensor(MATRIX).unwrap().shape.clone();
+    let mut writer = Writer::new();
+    writer.set("general.type", "adapter").set("general.architecture", "llama").set("adapter.type", "lora");
+    for (half, shape) in [("a", [shape[0], 1]), ("b", [1, shape[1]])] {
+        let bytes = (0..shape[0] * shape[1]).flat_map(|at| (0.1 * (at % 5) as f32).to_le_bytes());
+        writer.add_tensor(format!("{MATRIX}.lora_{half}"), &shape, TensorType::F32, bytes.collect::<Vec<_>>()).unwrap();
+    }
+    let path = folder.join("adapter.gguf");
+    writer.write_file(&path).unwrap();
+    path
+}
+
+/// Bytes of this process in memory; `None` where the system does not say.
+fn memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
+}
+
+/// `PROPTEST_CASES=10000 cargo test --release --features cpu-all,reference,synth,async --test state -- any_calls --nocapture` is the
+/// long form, which takes some minutes.
 #[test]
 fn any_calls_in_any_order_leave_a_context_that_knows_what_it_holds() {
     let Some(model) = load(random_model(), None) else { return };
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1000);
     let options =
         options().with_length(count(16)).with_ubatch(count(8)).with_sequences(count(3)).with_threads(count(1));
+    let folder = tempfile::tempdir().unwrap();
+    // A backend that takes none is tested without.
+    let adapter = LoraAdapter::load(&model, adapter(folder.path())).ok();
     let contexts = [false, true].map(|shared| model.context(&options.clone().with_shared_cache(shared)).unwrap());
     let contexts = std::cell::RefCell::new(contexts);
     let mut runner =
         TestRunner::new(Config { cases, max_shrink_iters: 300, failure_persistence: None, ..Config::default() });
     let calls = prop::collection::vec(call(), 1..12);
+    let (begin, done, early) = (std::time::Instant::now(), std::cell::Cell::new(0_u32), std::cell::Cell::new(None));
     let result = runner.run(&(calls, any::<bool>()), |(calls, shared)| {
         let context = &mut contexts.borrow_mut()[usize::from(shared)];
         context.cancel_token().reset();
         context.edit(SequenceEdit::Clear).unwrap();
+        context.set_adapters(&[]).unwrap();
+        done.set(done.get() + 1);
+        if done.get() == cases / 4 {
+            early.set(memory());
+        }
         let mut saved: Option<State> = None;
         for call in calls {
             // Errors are answers, too: what matters is what is left.
@@ -99,6 +137,10 @@ fn any_calls_in_any_order_leave_a_context_that_knows_what_it_holds() {
                     true => context.cancel_token().cancel(),
                     false => context.cancel_token().reset(),
                 },
+                Call::Adapt(scale) => {
+                    let applied = adapter.as_ref().zip(scale);
+                    let _ = context.set_adapters(applied.as_slice());
+                }
             }
             for sequence in 0..4 {
                 let (held, next) = (context.tokens(sequence).len(), context.next_position(sequence) as usize);
@@ -112,5 +154,14 @@ fn any_calls_in_any_order_leave_a_context_that_knows_what_it_holds() {
     });
     if let Err(error) = result {
         panic!("{error}");
+    }
+    let (early, late) = (early.get(), memory());
+    println!(
+        "{cases} sequences of calls in {:?}; memory after a quarter {early:?}, in the end {late:?}",
+        begin.elapsed()
+    );
+    // Other tests take memory meanwhile, unless this one was asked for.
+    if let Some((early, late)) = early.zip(late).filter(|_| cases > 1000) {
+        assert!(late < early + (64 << 20), "memory grew from {early} to {late}");
     }
 }

@@ -4,6 +4,7 @@
 
 mod api;
 mod files;
+mod forks;
 mod tiers;
 
 use std::{

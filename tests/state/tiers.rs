@@ -3,11 +3,11 @@
 use gguf_loader::{
     Context, Model,
     backend::{CacheType, ContextOptions, SequenceEdit, Token},
-    generation::GenerateRequest,
+    generation::{GenerateRequest, Start},
     state::State,
 };
 
-use super::{begin, count, go_on, load, options, path, random_model, tiers};
+use super::{STORY, begin, count, go_on, load, options, path, random_model, tiers};
 
 /// What comes after a state in a context of its own.
 fn after(model: &Model, options: &ContextOptions, state: &State) -> (Vec<Token>, Context) {
@@ -42,6 +42,16 @@ fn restored_forked_and_reread_it_goes_on_alike_on_every_tier_and_cache_type() {
             begin(&mut beside, 0);
             beside.restore_sequence(&state, 1).unwrap();
             assert_eq!((go_on(&mut beside, 1), go_on(&mut beside, 0)), (expected.clone(), expected));
+            if cache_type != Some(CacheType::Q8_0) {
+                continue;
+            }
+            // What a prompt has in common with the one before is kept. `tests/generation` has the other types.
+            let other = GenerateRequest::new(format!("{STORY} had")).with_stop_at_end(false).with_max_tokens(count(64));
+            let fresh = beside.complete(other.clone()).unwrap();
+            begin(&mut beside, 0);
+            let kept = beside.complete(other.with_start(Start::Reuse)).unwrap();
+            assert!(kept.usage.reused_tokens > 10, "{:?}", kept.usage);
+            assert_eq!(kept.tokens, fresh.tokens, "{tier}, {cache_type:?}: a common beginning");
         }
     }
 }

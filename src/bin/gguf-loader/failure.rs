@@ -329,7 +329,9 @@ impl From<GenerateError> for Failure {
             GenerateError::PromptTooLong { .. } => {
                 (Exit::Input, Some("shorten the prompt, or ask for a longer context with --ctx N"))
             }
-            GenerateError::EmptyStop | GenerateError::NothingToShift { .. } => (Exit::Usage, None),
+            GenerateError::EmptyStop | GenerateError::NothingToShift { .. } | GenerateError::CannotShift => {
+                (Exit::Usage, None)
+            }
             GenerateError::Sampling(_) => (Exit::Usage, Some("`gguf-loader run --help` lists the ranges")),
             GenerateError::NoTokenizer
             | GenerateError::NoLogits

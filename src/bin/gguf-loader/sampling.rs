@@ -5,6 +5,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use gguf_loader::{
     backend::Token,
+    generation::GenerateError,
     sampling::{Sampling, SamplingParameters},
 };
 
@@ -148,7 +149,7 @@ impl SamplingArgs {
             Preset::Balanced => SamplingParameters::balanced(),
             Preset::Creative => SamplingParameters::creative(),
         };
-        Ok(own.or(base).into())
+        Ok(Sampling::try_from(own.or(base)).map_err(GenerateError::Sampling)?)
     }
 }
 

@@ -25,8 +25,8 @@ pub struct GenerationStream {
     ended: Option<Box<Ended>>,
     /// Kept to tell, when there was no thread to run on.
     error: Option<GenerateError>,
-    /// Whether the thread has gone without a word.
-    lost: bool,
+    /// Whether the thread has ended, with a word or without.
+    over: bool,
 }
 
 #[derive(Debug)]
@@ -57,12 +57,12 @@ impl GenerationStream {
             Ok(_) => {
                 // The thread waits for it.
                 let _ = hand_over.send(context);
-                Self { messages, cancel, ended: None, error: None, lost: false }
+                Self { messages, cancel, ended: None, error: None, over: false }
             }
             Err(error) => {
                 let ended = Ended { context, finish: None, usage: Usage::default() };
                 let error = Some(GenerateError::Thread(error.to_string()));
-                Self { messages, cancel, ended: Some(Box::new(ended)), error, lost: false }
+                Self { messages, cancel, ended: Some(Box::new(ended)), error, over: true }
             }
         }
     }
@@ -91,7 +91,7 @@ impl GenerationStream {
 
 impl Drop for GenerationStream {
     fn drop(&mut self) {
-        if self.ended.is_none() {
+        if !self.over {
             // Nobody waits for what runs. The token is the context's own, and ends nothing else.
             self.cancel.cancel();
         }
@@ -124,18 +124,18 @@ impl Stream for GenerationStream {
         if let Some(error) = self.error.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        if self.ended.is_some() || self.lost {
+        if self.over {
             return Poll::Ready(None);
         }
         Pin::new(&mut self.messages).poll_next(task).map(|message| match message {
             Some(Message::Piece(piece)) => Some(piece),
             Some(Message::Ended(ended)) => {
-                self.ended = Some(ended);
+                (self.ended, self.over) = (Some(ended), true);
                 None
             }
             // The thread says when it ends, unless it panics.
             None => {
-                self.lost = true;
+                self.over = true;
                 Some(Err(GenerateError::Panicked))
             }
         })

@@ -113,12 +113,8 @@ fn a_state_belongs_to_the_adapters_that_it_was_computed_with() {
     let folder = Folder::new();
     let Some(model) = load(&folder.base()) else { return };
     let (one, two) = (write_adapter(&folder, "1.gguf", 1, |_| {}), write_adapter(&folder, "2.gguf", 2, |_| {}));
-    let direction = ControlVector::load(super::control::write(
-        &folder,
-        "v.gguf",
-        &[("direction.1", &vec![0.5; model.shape().n_embd as usize])],
-    ))
-    .unwrap();
+    let row = vec![0.5; model.shape().n_embd as usize];
+    let direction = ControlVector::load(super::control::write(&folder, "v.gguf", &[("direction.1", &row)])).unwrap();
     let (one, two) = (LoraAdapter::load(&model, one).unwrap(), LoraAdapter::load(&model, two).unwrap());
     let mut saving = context(&model);
     saving.set_adapters(&[(&one, 0.5), (&two, 0.8)]).unwrap();

@@ -11,7 +11,8 @@ use super::{count, load, random_model};
 
 fn shared(length: u32, sequences: u32) -> ContextOptions {
     let options = ContextOptions::default().with_length(count(length)).with_ubatch(count(32));
-    options.with_sequences(count(sequences)).with_shared_cache(true)
+    // One thread: the work is small, and several would wait for each other on a busy machine.
+    options.with_sequences(count(sequences)).with_shared_cache(true).with_threads(count(1))
 }
 
 fn tokens(count: u32, seed: u32) -> Vec<Token> {

@@ -4,6 +4,8 @@
 #![allow(clippy::multiple_unsafe_ops_per_block, reason = "calls of llama.cpp that belong together")]
 
 mod chance;
+#[cfg(feature = "cpu")]
+mod compare;
 mod parameters;
 mod vocabulary;
 #[cfg(feature = "cpu")]
@@ -11,13 +13,7 @@ mod with_llama_cpp;
 
 use std::sync::OnceLock;
 
-use gguf_loader::{
-    Tokenizer,
-    backend::Token,
-    gguf::synth::SyntheticModel,
-    sampling::{Candidates, ChooseToken as _, LogitProcessor, Pick, SamplerChain, SamplerStep, Sampling},
-    tokenizer::TokenizerError,
-};
+use gguf_loader::{Tokenizer, gguf::synth::SyntheticModel, tokenizer::TokenizerError};
 
 /// The vocabulary of a synthetic model. `None`, with a message, when no compiled backend reads vocabularies.
 fn tokenizer() -> Option<Tokenizer> {
@@ -50,37 +46,4 @@ fn noise(seed: u64) -> impl Iterator<Item = f64> {
 fn logits(count: usize, seed: u64) -> Vec<f32> {
     let mut noise = noise(seed);
     (0..count).map(|_| (noise.next().unwrap().powi(6) * 14.0 - noise.next().unwrap() * 3.0) as f32).collect()
-}
-
-/// A step's own view: it keeps what the steps before it left.
-struct Spy(std::sync::Arc<std::sync::Mutex<Vec<(Token, f32)>>>);
-
-impl LogitProcessor for Spy {
-    fn process(&mut self, candidates: &mut Candidates) {
-        let left = candidates.as_slice().iter().map(|candidate| (candidate.token, candidate.logit));
-        *self.0.lock().unwrap() = left.collect();
-    }
-}
-
-/// What `steps` leave of `logits` after `history`, by token: probabilities, so that a constant on all logits is none.
-fn left(tokenizer: &Tokenizer, steps: &[SamplerStep], history: &[Token], logits: &[f32]) -> Vec<(Token, f64)> {
-    let seen = std::sync::Arc::default();
-    let mut sampling = Sampling::new(Pick::Greedy);
-    sampling.steps = steps.to_vec();
-    let sampling = sampling.then_custom(Spy(std::sync::Arc::clone(&seen)));
-    let mut chain = SamplerChain::new(tokenizer, &sampling).unwrap();
-    history.iter().for_each(|&token| chain.accept(token));
-    chain.choose(logits).unwrap();
-    let seen = seen.lock().unwrap();
-    probabilities(&seen)
-}
-
-fn probabilities(candidates: &[(Token, f32)]) -> Vec<(Token, f64)> {
-    let largest = candidates.iter().fold(f32::NEG_INFINITY, |largest, (_, logit)| largest.max(*logit));
-    let odds = |logit: f32| f64::from(logit - largest).exp();
-    let total: f64 = candidates.iter().map(|(_, logit)| odds(*logit)).sum();
-    let mut probabilities: Vec<(Token, f64)> =
-        candidates.iter().map(|&(token, logit)| (token, odds(logit) / total)).collect();
-    probabilities.sort_by_key(|(token, _)| *token);
-    probabilities
 }

@@ -16,7 +16,10 @@ use gguf_loader::{
 };
 use llama_cpp_sys_2 as sys;
 
-use super::{left, noise, probabilities};
+use super::{
+    compare::{left, probabilities},
+    noise,
+};
 
 /// The vocabulary of SmolLM2, read by llama.cpp without us.
 struct Reference(NonNull<sys::llama_model>);

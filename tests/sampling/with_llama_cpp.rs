@@ -7,7 +7,10 @@ use gguf_loader::{
 };
 use llama_cpp_sys_2 as sys;
 
-use super::{left, logits, noise, probabilities, tokenizer};
+use super::{
+    compare::{left, probabilities},
+    logits, noise, tokenizer,
+};
 
 /// What one of llama.cpp's samplers leaves. It is freed.
 fn left_by_llama_cpp(sampler: *mut sys::llama_sampler, history: &[Token], logits: &[f32]) -> Vec<(Token, f64)> {

@@ -219,7 +219,8 @@ macro_rules! register_tier {
 
 include!(concat!(env!("OUT_DIR"), "/built_tiers.rs"));
 
-#[cfg(all(test, feature = "synth"))]
+#[cfg(test)]
+#[cfg(feature = "synth")]
 mod tests {
     use super::*;
     use crate::{

@@ -100,7 +100,8 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-#[cfg(all(test, feature = "synth"))]
+#[cfg(test)]
+#[cfg(feature = "synth")]
 mod tests {
     use super::*;
     use crate::gguf::{Writer, synth::SyntheticModel};

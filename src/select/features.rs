@@ -70,6 +70,7 @@ pub(super) fn backend(id: &str) -> Option<&'static KnownBackend> {
 }
 
 #[cfg(test)]
+#[allow(clippy::duplicate_mod, reason = "the backend has the table too, where it is compiled in")]
 #[path = "../../backends/cpu/tiers.rs"]
 mod tiers;
 

@@ -184,9 +184,10 @@ fn breaking_off_and_cancelling_keep_what_was_said() {
     session.push(Message::user("What is the capital of France?"));
     let before = session.messages().to_vec();
     // Before the first token: nothing was said, and nothing is added.
+    cancel.cancel();
     assert_eq!(session.reply(&at_most(8), on).unwrap().finish, FinishReason::Cancelled);
     assert_eq!(session.messages(), before);
-    cancel.reset();
+    // It has taken effect, and is over.
     assert!(!session.reply(&at_most(8), on).unwrap().message.content.is_empty());
 }
 

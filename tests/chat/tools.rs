@@ -130,8 +130,10 @@ fn the_tool_that_is_named_is_called() {
 fn several_calls_are_told_apart_while_they_are_made() {
     let Some(mut session) = asked() else { return };
     // It cannot end, and nothing but calls is allowed.
-    let end = session.context().model().tokenizer().unwrap().special().eos.unwrap();
-    let endless = hot(5).then(SamplerStep::LogitBias { biases: vec![(end, f32::NEG_INFINITY)] });
+    let tokenizer = session.context().model().tokenizer().unwrap();
+    let ends = (0..tokenizer.n_tokens()).filter(|token| tokenizer.is_end_of_generation(*token));
+    let biases = ends.map(|end| (end, f32::NEG_INFINITY)).collect();
+    let endless = hot(5).then(SamplerStep::LogitBias { biases });
     let options = required().with_max_tokens(rounds(120)).with_parallel_tool_calls(true).with_sampling(endless);
     let mut streamed: Vec<(String, String)> = Vec::new();
     let reply = session.reply(&options, |event| {

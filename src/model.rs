@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    num::NonZeroU32,
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
@@ -36,17 +37,21 @@ struct Inner {
     profile: ModelProfile,
     selection: Selection,
     weights: Arc<dyn BackendModel>,
+    threads: Option<NonZeroU32>,
     tokenizer: Result<Tokenizer, TokenizerError>,
     /// Taken when it is first asked for.
     fingerprint: OnceLock<Fingerprint>,
 }
 
-/// How to load a model. The default asks the environment ([`knobs`](crate::knobs)) which backends may run.
+/// How to load a model. The default asks the environment ([`knobs`](crate::knobs)) which backends may run, on how many threads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoadOptions {
     /// How to choose the backend; `None` asks the environment, and without an answer there takes the fastest.
     pub choose: Option<ChooseOptions>,
+    /// Threads of contexts whose options do not say; `None` asks the environment, and without an answer there takes one for each
+    /// physical core that the process may use.
+    pub threads: Option<NonZeroU32>,
     /// How the weights reach memory.
     pub mapping: Mapping,
     /// How to import a file that no engine reads as it is: I2_S.
@@ -59,6 +64,12 @@ impl LoadOptions {
     /// Sets how to choose the backend, whatever the environment says.
     pub fn with_choose(mut self, choose: ChooseOptions) -> Self {
         self.choose = Some(choose);
+        self
+    }
+
+    /// Sets the threads of contexts whose options do not say.
+    pub fn with_threads(mut self, threads: NonZeroU32) -> Self {
+        self.threads = Some(threads);
         self
     }
 
@@ -129,9 +140,14 @@ impl Model {
             file = Gguf::open(imported.path())?;
         }
         let request = LoadRequest::new(&file)?.with_mapping(options.mapping);
+        let knobs = Knobs::from_environment();
         let choose_options = match &options.choose {
             Some(options) => options.clone(),
-            None => Knobs::from_environment().choose_options()?,
+            None => knobs.choose_options()?,
+        };
+        let threads = match options.threads {
+            Some(threads) => Some(threads),
+            None => knobs.threads()?,
         };
         let selection = choose(&Hardware::detect(), request.profile(), &choose_options)?;
         let weights = selection.backend().load(selection.device(), &request, &mut progress)?;
@@ -147,6 +163,7 @@ impl Model {
                 profile,
                 selection,
                 weights,
+                threads,
                 tokenizer,
                 fingerprint: OnceLock::new(),
             }),
@@ -213,7 +230,8 @@ impl Model {
     pub fn context(&self, options: &ContextOptions) -> Result<Context, ContextError> {
         // A token may be that of many contexts; one of them can be cancelled alone.
         let cancel = options.cancel.child();
-        let inner = self.inner.weights.clone().context(&options.clone().with_cancel(cancel.clone()))?;
+        let options = self.with_threads(options).with_cancel(cancel.clone());
+        let inner = self.inner.weights.clone().context(&options)?;
         Ok(Context::new(self.clone(), inner, cancel))
     }
 
@@ -240,7 +258,13 @@ impl Model {
         options: &ContextOptions,
         pooling: Pooling,
     ) -> Result<Box<dyn BackendEmbedder>, ContextError> {
-        self.inner.weights.clone().embedder(options, pooling)
+        self.inner.weights.clone().embedder(&self.with_threads(options), pooling)
+    }
+
+    fn with_threads(&self, options: &ContextOptions) -> ContextOptions {
+        let mut options = options.clone();
+        options.threads = options.threads.or(self.inner.threads);
+        options
     }
 }
 

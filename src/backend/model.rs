@@ -158,7 +158,8 @@ pub struct ContextOptions {
     pub ubatch: NonZeroU32,
     /// Number of independent sequences (default 1).
     pub sequences: NonZeroU32,
-    /// Compute threads; `None` takes [`Hardware::default_threads`](crate::hardware::Hardware::default_threads).
+    /// Compute threads; `None` takes those that the model was loaded for, and else
+    /// [`Hardware::default_threads`](crate::hardware::Hardware::default_threads).
     pub threads: Option<NonZeroU32>,
     /// The type of the keys in the KV cache; `None` leaves it to the backend (default; llama.cpp takes F16).
     pub keys: Option<CacheType>,

@@ -174,7 +174,7 @@ fn the_largest_sums_do_not_wrap() {
             }
             for sign in [1, -1] {
                 // One token, several, a pair, a whole tile of each kernel, and several tiles with a rest.
-                for (tokens, columns) in [(1, COLUMNS), (3, COLUMNS), (2, 4096), (4, 4096), (5, 4096), (11, 4096)] {
+                for (tokens, columns) in [(1, COLUMNS), (3, COLUMNS), (2, 4096), (4, 4096), (5, 4096), (33, 4096)] {
                     let weights = Weights::of_code(tensor_type, 66, columns, code);
                     check(&weights, &Rows::new(columns, tokens, 0, |_| sign * 127), 2);
                 }

@@ -37,7 +37,7 @@ impl Memory {
     const UNKNOWN: Self = Self { total: None, available: None, limit: None };
 
     /// The bytes that can be had, when these are more. What is not known is no reason to refuse.
-    #[cfg(any(feature = "cpu", feature = "reference"))]
+    #[cfg(any(feature = "cpu", test))]
     pub(crate) fn lacks(&self, needed: u64) -> Option<u64> {
         self.available.filter(|&available| needed > available)
     }

@@ -205,7 +205,8 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// [`StateError`] when the state belongs to another model or to other adapters, or does not fit; the sequences are then what they were. After
+    /// [`StateError`] when the state belongs to another model or to other adapters, or does not fit; the sequences are then what
+    /// they were. After
     /// [`StateError::Decode`] some may be empty.
     pub fn restore(&mut self, state: &State) -> Result<Restored, StateError> {
         self.check_state(state)?;

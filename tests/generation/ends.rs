@@ -122,7 +122,9 @@ fn cancelling_takes_effect_within_a_pass_over_a_long_prompt() {
         cancel.reset();
     }
     println!("cancelled after {late:?}");
-    // 50 ms on a machine that is not busy. On one that is, the whole pass takes longer in the same measure.
+    // The goal is 50 ms; a busy machine is forgiven some of the four, and for each of them no more than a tenth of a pass over
+    // 512 tokens, which takes longer in the same measure.
+    assert!(late.iter().min().unwrap().as_millis() < 50, "{late:?}");
     let begin = std::time::Instant::now();
     complete(&mut context, &GenerateRequest::new(vec![1000_u32; 512]).with_max_tokens(count(1)));
     let bound = (begin.elapsed() / 10).max(std::time::Duration::from_millis(50));

@@ -18,7 +18,7 @@ pub struct EmbedOptions {
     pub length: Option<NonZeroU32>,
     /// Tokens that are computed together (default 512); never fewer than `length`.
     pub batch: Option<NonZeroU32>,
-    /// Compute threads; `None` takes [`Hardware::default_threads`](crate::hardware::Hardware::default_threads).
+    /// Compute threads; `None` takes those that the model was loaded for.
     pub threads: Option<NonZeroU32>,
     /// Cancels the work, also while it computes.
     pub cancel: CancelToken,

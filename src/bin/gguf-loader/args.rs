@@ -4,7 +4,8 @@ use std::{ffi::OsString, num::NonZeroU32};
 
 use clap::{Args, Parser, Subcommand};
 use gguf_loader::{
-    knobs::{self, Knobs},
+    knobs::{self, KnobError, Knobs},
+    model::LoadOptions,
     select::Policy,
 };
 
@@ -123,6 +124,13 @@ pub(crate) fn knobs(backend: Option<&Policy>, threads: Option<NonZeroU32>) -> Kn
         Some(OsString::from(text))
     };
     Knobs::from_source(|name| given(name).or_else(|| std::env::var_os(name)))
+}
+
+/// How to load a model as those knobs say: the backends that may run it, and the threads of its contexts.
+pub(crate) fn load_options(knobs: &Knobs) -> Result<LoadOptions, KnobError> {
+    let mut options = LoadOptions::default().with_choose(knobs.choose_options()?);
+    options.threads = knobs.threads()?;
+    Ok(options)
 }
 
 #[cfg(test)]

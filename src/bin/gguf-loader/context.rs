@@ -79,15 +79,9 @@ impl CacheArgs {
 
 impl ContextArgs {
     /// Opens a context that Ctrl-C cancels.
-    pub(crate) fn open(
-        &self,
-        model: &Model,
-        threads: Option<NonZeroU32>,
-        interrupt: &Interrupt,
-    ) -> Result<Context, Failure> {
+    pub(crate) fn open(&self, model: &Model, interrupt: &Interrupt) -> Result<Context, Failure> {
         let mut options = ContextOptions::default().with_cancel(interrupt.token());
         options.length = self.ctx;
-        options.threads = threads;
         self.cache.set(&mut options);
         let mut context = model.context(&options)?;
         if !self.lora.is_empty() {

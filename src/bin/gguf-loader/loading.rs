@@ -7,16 +7,15 @@ use gguf_loader::{
     chat::ChatTemplate,
     context::Context,
     model::{LoadOptions, Model},
-    select::ChooseOptions,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{failure::Failure, interrupt::Interrupt, output::Output};
 
-/// Loads a model as `choose` says. Ctrl-C ends it with [`Failure::interrupted`].
+/// Loads a model. Ctrl-C ends it with [`Failure::interrupted`].
 pub(crate) fn load(
     path: &Path,
-    choose: ChooseOptions,
+    options: &LoadOptions,
     interrupt: &Interrupt,
     output: &Output,
 ) -> Result<Model, Failure> {
@@ -25,7 +24,7 @@ pub(crate) fn load(
         show(&bar, fraction);
         interrupt.flow()
     };
-    let model = Model::load_with(path, &LoadOptions::default().with_choose(choose), progress);
+    let model = Model::load_with(path, options, progress);
     bar.finish_and_clear();
     Ok(model?)
 }
@@ -34,12 +33,10 @@ pub(crate) fn load(
 pub(crate) fn open_context(
     model: &Model,
     length: Option<NonZeroU32>,
-    threads: Option<NonZeroU32>,
     interrupt: &Interrupt,
 ) -> Result<Context, Failure> {
     let mut options = ContextOptions::default().with_cancel(interrupt.token());
     options.length = length;
-    options.threads = threads;
     Ok(model.context(&options)?)
 }
 

@@ -10,6 +10,7 @@ use gguf_loader::{
     gguf::Gguf,
     hardware::Hardware,
     knobs::Knobs,
+    model::LoadOptions,
     select::{ChooseOptions, Policy, PolicyError, Selection, choose},
 };
 use serde::Serialize;
@@ -148,11 +149,12 @@ impl Bench {
         interrupt: &Interrupt,
         output: &Output,
     ) -> Result<Runner, Failure> {
-        let options = ChooseOptions::default().with_policy(Policy::Named(id.to_owned()));
-        let model = loading::load(&self.model, options, interrupt, output)?;
+        let choose = ChooseOptions::default().with_policy(Policy::Named(id.to_owned()));
+        let mut options = LoadOptions::default().with_choose(choose);
+        options.threads = threads;
+        let model = loading::load(&self.model, &options, interrupt, output)?;
         let mut options = ContextOptions::default().with_cancel(interrupt.token());
         options.length = Some(context_length(tests, self.depth));
-        options.threads = threads;
         self.cache.set(&mut options);
         let context = model.context(&options)?;
         Ok(Runner { id, context, speeds: vec![Vec::new(); tests.len()] })

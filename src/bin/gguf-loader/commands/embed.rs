@@ -78,11 +78,10 @@ enum PoolingArg {
 
 impl LengthArgs {
     /// The options that `embed` and `rerank` share.
-    pub(crate) fn options(&self, threads: Option<NonZeroU32>, interrupt: &Interrupt) -> EmbedOptions {
+    pub(crate) fn options(&self, interrupt: &Interrupt) -> EmbedOptions {
         let overflow = if self.truncate { Overflow::Truncate } else { Overflow::Refuse };
         let mut options = EmbedOptions::default().with_overflow(overflow).with_cancel(interrupt.token());
         options.length = self.ctx;
-        options.threads = threads;
         options
     }
 }
@@ -128,12 +127,12 @@ impl Embed {
             None => self.texts.text,
         };
         let knobs = args::knobs(self.backend.backend.as_ref(), self.threads.threads);
-        let (choose, threads) = (knobs.choose_options()?, knobs.threads()?);
+        let load_options = args::load_options(&knobs)?;
         let interrupt = Interrupt::install()?;
-        let model = loading::load(&self.model, choose, &interrupt, output)?;
+        let model = loading::load(&self.model, &load_options, &interrupt, output)?;
         output.note(model.selection().explain());
         model.tokenizer()?;
-        let mut options = self.length.options(threads, &interrupt);
+        let mut options = self.length.options(&interrupt);
         options.pooling = self.pooling.map(|pooling| match pooling {
             PoolingArg::Mean => Pooling::Mean,
             PoolingArg::Cls => Pooling::Cls,

@@ -55,12 +55,12 @@ impl Perplexity {
     pub(crate) fn execute(self, output: &mut Output) -> Result<(), Failure> {
         let text = self.file.read_text()?;
         let knobs = args::knobs(self.backend.backend.as_ref(), self.threads.threads);
-        let (choose, threads) = (knobs.choose_options()?, knobs.threads()?);
+        let load_options = args::load_options(&knobs)?;
         let interrupt = Interrupt::install()?;
-        let model = loading::load(&self.model, choose, &interrupt, output)?;
+        let model = loading::load(&self.model, &load_options, &interrupt, output)?;
         output.note(model.selection().explain());
         let tokens = model.tokenizer()?.tokenize(&text, TokenizeOptions::default())?;
-        let mut context = loading::open_context(&model, Some(self.ctx), threads, &interrupt)?;
+        let mut context = loading::open_context(&model, Some(self.ctx), &interrupt)?;
 
         let length = context.limits().context;
         let chunks = tokens.len() as u64 / u64::from(length);

@@ -73,12 +73,12 @@ impl Rerank {
             None => self.documents.document,
         };
         let knobs = args::knobs(self.backend.backend.as_ref(), self.threads.threads);
-        let (choose, threads) = (knobs.choose_options()?, knobs.threads()?);
+        let load_options = args::load_options(&knobs)?;
         let interrupt = Interrupt::install()?;
-        let model = loading::load(&self.model, choose, &interrupt, output)?;
+        let model = loading::load(&self.model, &load_options, &interrupt, output)?;
         output.note(model.selection().explain());
         model.tokenizer()?;
-        let mut reranker = model.reranker(&self.length.options(threads, &interrupt))?;
+        let mut reranker = model.reranker(&self.length.options(&interrupt))?;
         let file = self.documents.file.as_ref();
         let ranked = reranker.rank(&self.query, &documents).map_err(|error| embed::at_line(error, file))?;
         let rows = ranked.into_iter().map(|ranked| Row { ranked, document: documents[ranked.index].clone() });

@@ -121,15 +121,15 @@ impl Run {
         let sampling = self.sampling.sampling(Preset::Greedy)?;
         let grammar = self.structure.grammar()?;
         let knobs = args::knobs(self.backend.backend.as_ref(), self.threads.threads);
-        let (choose, threads) = (knobs.choose_options()?, knobs.threads()?);
+        let load_options = args::load_options(&knobs)?;
         let interrupt = Interrupt::install()?;
 
         let start = Instant::now();
-        let model = loading::load(&self.model, choose, &interrupt, output)?;
+        let model = loading::load(&self.model, &load_options, &interrupt, output)?;
         let load_seconds = start.elapsed().as_secs_f64();
         output.note(model.selection().explain());
         model.tokenizer()?;
-        let mut context = self.context.open(&model, threads, &interrupt)?;
+        let mut context = self.context.open(&model, &interrupt)?;
 
         let mut request = match self.chat {
             true => asked(&loading::chat_template(&model, template)?, prompt, self.system)?,

@@ -84,7 +84,7 @@ pub(crate) struct Chat {
 impl Chat {
     pub(crate) fn execute(self, output: &mut Output) -> Result<(), Failure> {
         let knobs = args::knobs(self.backend.backend.as_ref(), self.threads.threads);
-        let (choose, threads) = (knobs.choose_options()?, knobs.threads()?);
+        let load_options = args::load_options(&knobs)?;
         let mut options = ReplyOptions::default().with_sampling(self.sampling.sampling(Preset::Balanced)?);
         options.grammar = self.structure.grammar()?;
         options.max_tokens = self.max_tokens;
@@ -97,10 +97,10 @@ impl Chat {
         let template = self.template.map(|file| Source::File(file).read_text()).transpose()?;
 
         let interrupt = Interrupt::install()?;
-        let model = loading::load(&self.model, choose, &interrupt, output)?;
+        let model = loading::load(&self.model, &load_options, &interrupt, output)?;
         output.note(model.selection().explain());
         let template = loading::chat_template(&model, template)?;
-        let context = self.context.open(&model, threads, &interrupt)?;
+        let context = self.context.open(&model, &interrupt)?;
         let mut session = ChatSession::with_template(context, template)?;
         session.messages_mut().extend(begin);
         let is_interactive = std::io::stdin().is_terminal();

@@ -54,6 +54,7 @@ fn architecture_sources(arch: &str) -> &'static [&'static str] {
 pub(crate) fn build(source: &Source) {
     println!("cargo:rerun-if-changed=backends/cpu/build.rs");
     println!("cargo:rerun-if-changed=backends/cpu/tiers.rs");
+    println!("cargo:rerun-if-changed={AMX}");
     println!("cargo:rerun-if-changed={}", bitnet::KERNELS);
     println!("cargo:rerun-if-env-changed=GGUF_LOADER_STRICT_BUILD");
     println!("cargo:rerun-if-env-changed=GGUF_LOADER_SINGLE_TIER");
@@ -193,7 +194,7 @@ impl Stamp {
             version.unwrap_or_default(),
             source.ggml(),
             tier.defines.join(" "),
-            include_str!("build.rs"),
+            [include_str!("build.rs"), include_str!("amx.h")].concat(),
         ) + &bitnet::fingerprint();
         Self { path: tier_dir(tier).join("stamp"), text }
     }
@@ -210,6 +211,9 @@ impl Stamp {
 fn strict() -> bool {
     env::var("GGUF_LOADER_STRICT_BUILD").is_ok_and(|value| value == "1")
 }
+
+/// What the tiers with AMX include first; says why.
+const AMX: &str = "backends/cpu/amx.h";
 
 /// What follows `__` in the names of the tier's symbols.
 fn symbol_suffix(tier: &Tier) -> String {
@@ -232,6 +236,9 @@ fn compiler(tier: &Tier, cpp: bool) -> cc::Build {
     }
     if !msvc {
         build.flag("-w").flag("-ffunction-sections").flag("-fdata-sections").pic(true);
+    }
+    if cpp && !msvc && tier.requires.contains(&"amx-tile") {
+        build.flag("-include").flag(AMX);
     }
     build
 }

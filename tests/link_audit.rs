@@ -119,6 +119,18 @@ fn a_tier_has_no_instruction_that_it_does_not_require() {
     }
 }
 
+#[test]
+fn tiles_have_a_size_before_they_are_used() {
+    let Some(objects) = built().remove("sapphirerapids") else {
+        println!("skipped: this build has no tier with AMX");
+        return;
+    };
+    let stored: Vec<bool> =
+        objects.iter().flat_map(|path| with_file(path, instructions::tile_sizes_are_stored)).collect();
+    assert!(!stored.is_empty(), "no object of the tier sets tiles up");
+    assert!(stored.iter().all(|&stored| stored), "stores were dropped that backends/cpu/amx.h keeps: {stored:?}");
+}
+
 /// Crates that choose an instruction set at run time themselves, through `is_x86_feature_detected!` or the crate
 /// cpufeatures, which ask XGETBV too: memchr and aho-corasick (filters of the log), half (conversions of floats), blake3
 /// (digests of imported models).

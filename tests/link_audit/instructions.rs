@@ -1,8 +1,8 @@
 //! Machine code, decoded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use iced_x86::{CpuidFeature, Decoder, DecoderOptions, EncodingKind, Instruction};
+use iced_x86::{CpuidFeature, Decoder, DecoderOptions, EncodingKind, Instruction, Mnemonic, OpKind};
 use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
 
 /// Instructions of an object file that need more than `required` (names of CPU features), with how often each
@@ -44,6 +44,45 @@ pub(crate) fn vex_owners(file: &object::File<'_>) -> BTreeMap<String, usize> {
         }
     }
     owners
+}
+
+/// For each LDTILECFG of an object file, whether the tiles' widths and heights, at 16 and 48 of the 64 bytes that it reads, were
+/// stored on the stack shortly before as something other than zeros. A compiler drops the stores where an intrinsic does not say
+/// what it reads, and the first instruction on a tile is then illegal.
+pub(crate) fn tile_sizes_are_stored(file: &object::File<'_>) -> Vec<bool> {
+    const NEARBY: usize = 48;
+    let mut found = Vec::new();
+    for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
+        let code: Vec<_> = decoded(section.data().expect("the section has data"), section.address()).collect();
+        let loads = code.iter().enumerate().filter(|(_, instruction)| instruction.mnemonic() == Mnemonic::Ldtilecfg);
+        for (index, load) in loads {
+            let (mut zeros, mut stored) = (BTreeSet::new(), BTreeSet::new());
+            for instruction in &code[index.saturating_sub(NEARBY)..index] {
+                let target = instruction.op0_register().full_register();
+                match instruction.op0_kind() {
+                    OpKind::Register if is_zeroing(instruction) => drop(zeros.insert(target)),
+                    OpKind::Register => drop(zeros.remove(&target)),
+                    OpKind::Memory if instruction.memory_base() == load.memory_base() => {
+                        if !zeros.contains(&instruction.op1_register().full_register()) {
+                            let from = instruction.memory_displacement64();
+                            stored.extend(from..from + instruction.memory_size().size() as u64);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            let config = load.memory_displacement64();
+            found.push([16, 48].iter().all(|offset| stored.contains(&(config + offset))));
+        }
+    }
+    found
+}
+
+/// Whether it writes zeros to its first register, by a difference of something from itself.
+fn is_zeroing(instruction: &Instruction) -> bool {
+    use Mnemonic::{Vpxor, Vpxord, Vpxorq, Vxorpd, Vxorps};
+    matches!(instruction.mnemonic(), Vpxor | Vpxord | Vpxorq | Vxorps | Vxorpd)
+        && instruction.op1_register() == instruction.op2_register()
 }
 
 fn decoded(code: &[u8], address: u64) -> impl Iterator<Item = Instruction> {

@@ -297,7 +297,7 @@ fn a_schema_that_refers_to_itself_where_that_ends_is_kept() {
     // How deep a small model nests hangs on the last bits of its logits, which no two instruction sets share.
     let call = (1..=16).find_map(|seed| {
         let mut session = asked()?;
-        let sampling = gguf_loader::sampling::Sampling::creative().with_seed(seed);
+        let sampling = Sampling::creative().with_seed(seed);
         let mut reply = session.reply(&options.clone().with_sampling(sampling), on).unwrap();
         reply.message.tool_calls.pop()
     });

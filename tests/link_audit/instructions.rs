@@ -62,11 +62,12 @@ pub(crate) fn tile_sizes_are_stored(file: &object::File<'_>) -> Vec<bool> {
                 match instruction.op0_kind() {
                     OpKind::Register if is_zeroing(instruction) => drop(zeros.insert(target)),
                     OpKind::Register => drop(zeros.remove(&target)),
-                    OpKind::Memory if instruction.memory_base() == load.memory_base() => {
-                        if !zeros.contains(&instruction.op1_register().full_register()) {
-                            let from = instruction.memory_displacement64();
-                            stored.extend(from..from + instruction.memory_size().size() as u64);
-                        }
+                    OpKind::Memory
+                        if instruction.memory_base() == load.memory_base()
+                            && !zeros.contains(&instruction.op1_register().full_register()) =>
+                    {
+                        let from = instruction.memory_displacement64();
+                        stored.extend(from..from + instruction.memory_size().size() as u64);
                     }
                     _ => {}
                 }

@@ -1,7 +1,7 @@
-// Comes before ggml's AMX kernels when gcc compiles them. Up to gcc 12 at least, two of its intrinsics do not say what memory they
-// read: `_tile_loadconfig` names 8 of the 64 bytes, and the stores that fill the others go as dead, so that the tiles stay without
-// a size and the first instruction on one is illegal (SIGILL); `_tile_loadd` names none, and the stores that fill a buffer for it
-// may come too late. These say it.
+// Comes before ggml's AMX kernels when gcc compiles them. Two intrinsics of gcc 12 do not say what memory they read.
+// `_tile_loadconfig` names 8 of the 64 bytes: the stores that fill the others go as dead, the tiles stay without a size, and the
+// first instruction on one is illegal (SIGILL). `_tile_loadd` names none, and the stores that fill a buffer for it may come too
+// late. These say it.
 #pragma once
 
 #if defined(__GNUC__) && !defined(__clang__)

@@ -50,6 +50,9 @@ fn architecture_sources(arch: &str) -> &'static [&'static str] {
     }
 }
 
+/// Comes before every C++ source of a tier with AMX; the file says why.
+const AMX: &str = "backends/cpu/amx.h";
+
 /// Builds every tier whose cargo feature is on, and writes the list of them for the library.
 pub(crate) fn build(source: &Source) {
     println!("cargo:rerun-if-changed=backends/cpu/build.rs");
@@ -189,12 +192,13 @@ impl Stamp {
         let compiler = compiler(tier, true).get_compiler();
         let version = Command::new(compiler.path()).arg("--version").output().map(|output| output.stdout);
         let text = format!(
-            "{:?}\n{:?}\n{:?}\n{}\n{}",
+            "{:?}\n{:?}\n{:?}\n{}\n{}\n{}",
             compiler.to_command(),
             version.unwrap_or_default(),
             source.ggml(),
             tier.defines.join(" "),
-            [include_str!("build.rs"), include_str!("amx.h")].concat(),
+            include_str!("build.rs"),
+            include_str!("amx.h"),
         ) + &bitnet::fingerprint();
         Self { path: tier_dir(tier).join("stamp"), text }
     }
@@ -211,9 +215,6 @@ impl Stamp {
 fn strict() -> bool {
     env::var("GGUF_LOADER_STRICT_BUILD").is_ok_and(|value| value == "1")
 }
-
-/// What the tiers with AMX include first; says why.
-const AMX: &str = "backends/cpu/amx.h";
 
 /// What follows `__` in the names of the tier's symbols.
 fn symbol_suffix(tier: &Tier) -> String {

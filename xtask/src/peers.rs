@@ -55,7 +55,7 @@ pub(crate) struct Options {
 /// `cargo xtask bench-peers`.
 pub(crate) fn task(workspace: &Workspace, options: &Options) -> TaskResult {
     let environment = setup::prepare(workspace)?;
-    let peer = LlamaCpp::build(&workspace.target().join("peers"), &environment)?;
+    let peer = LlamaCpp::build(workspace, &environment)?;
     let models = if options.model.is_empty() { peer.quantized()? } else { options.model.clone() };
     if options.only_build {
         for path in std::iter::once(&peer.programs).chain(&models) {
@@ -104,7 +104,8 @@ fn measure(
         let theirs = |name: &str| peer.program(name);
         agreements.push(Agreement::measure(ours, &theirs, model, &text, threads, options.rounds.get())?);
     }
-    let peer = Peer { name: "llama.cpp", source: LlamaCpp::REQUIREMENT, flags: LlamaCpp::FLAGS.to_vec() };
+    let flags = LlamaCpp::flags(Path::new(""));
+    let peer = Peer { name: "llama.cpp", source: LlamaCpp::REQUIREMENT, flags };
     Ok(Record {
         commit: commit(workspace.root()),
         cpu: cpu(),
@@ -179,11 +180,23 @@ impl LlamaCpp {
         "LLAMA_BUILD_SERVER=OFF",
         "LLAMA_BUILD_APP=OFF",
     ];
+    /// Included first on x86-64: what gcc compiles without it dies of SIGILL on a CPU with AMX.
+    const AMX: &'static str = "backends/cpu/amx.h";
     const PROGRAMS: &'static [&'static str] =
         &["llama-bench", "llama-quantize", "llama-perplexity", "llama-completion"];
 
+    /// The variables that cmake gets; `root` is this repository's.
+    fn flags(root: &Path) -> Vec<String> {
+        let mut flags: Vec<_> = Self::FLAGS.iter().map(|&flag| flag.to_owned()).collect();
+        if cfg!(all(target_arch = "x86_64", not(target_env = "msvc"))) {
+            flags.push(format!("CMAKE_CXX_FLAGS=-include {}", root.join(Self::AMX).display()));
+        }
+        flags
+    }
+
     /// Fetches and builds what is not there yet.
-    fn build(folder: &Path, environment: &Environment) -> TaskResult<Self> {
+    fn build(workspace: &Workspace, environment: &Environment) -> TaskResult<Self> {
+        let folder = &workspace.target().join("peers");
         let source = folder.join(Self::SOURCE);
         if !source.join("CMakeLists.txt").is_file() {
             Self::fetch(folder)?;
@@ -191,7 +204,7 @@ impl LlamaCpp {
         let build = folder.join("build");
         let mut configure = Command::new("cmake");
         configure.arg("-S").arg(&source).arg("-B").arg(&build);
-        configure.args(Self::FLAGS.iter().map(|flag| format!("-D{flag}")));
+        configure.args(Self::flags(workspace.root()).iter().map(|flag| format!("-D{flag}")));
         run_on_stderr(environment.apply(&mut configure))?;
         let jobs = std::thread::available_parallelism()?.to_string();
         let mut make = Command::new("cmake");

@@ -30,7 +30,7 @@ pub(crate) struct Peer {
     pub(crate) name: &'static str,
     pub(crate) source: &'static str,
     /// The build's options.
-    pub(crate) flags: Vec<&'static str>,
+    pub(crate) flags: Vec<String>,
 }
 
 /// One model and test: every round's tokens per second on either side, in order.
@@ -174,7 +174,7 @@ mod tests {
             cpu: "Zen 4".into(),
             threads: 2,
             rounds: 3,
-            peer: Peer { name: "llama.cpp", source: "a package", flags: vec!["GGML_NATIVE=ON"] },
+            peer: Peer { name: "llama.cpp", source: "a package", flags: vec!["GGML_NATIVE=ON".to_owned()] },
             rows: vec![Row {
                 model: "Q4_0".into(),
                 test: "pp512".into(),

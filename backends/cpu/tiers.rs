@@ -55,8 +55,10 @@ pub(crate) struct Tier {
 ///   haswell and zen4 from `kernels-amd-epyc-family-25-model-17.md`, where memory does not bind it. Tiers between have
 ///   the kernels of one of these, and its rate.
 ///
-/// Estimates: ternary weights on alderlake, skylakex and cannonlake (whose instructions Zen 4 splits in two), every float
-/// rate, and all of aarch64.
+/// * Ternary on alderlake and skylakex, whose instructions Zen 4 does not have or splits in two: many tokens at a time by
+///   their ratio to haswell on Emerald Rapids (`bitnet-intel-r-xeon-r-processor-family-6-model-207.md`).
+///
+/// Estimates: one token at a time there, every float rate, and all of aarch64.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TierRates {
     /// Quantised weights, many tokens at a time.
@@ -251,7 +253,7 @@ pub(crate) const TIERS: &[Tier] = &[
             float: 7.2,
             quantized_vector: 4.4,
             float_vector: 2.6,
-            ternary: 48.0,
+            ternary: 51.0,
             ternary_vector: 28.0,
         },
     },
@@ -270,7 +272,7 @@ pub(crate) const TIERS: &[Tier] = &[
             float: 11.0,
             quantized_vector: 4.49,
             float_vector: 3.2,
-            ternary: 50.0,
+            ternary: 53.2,
             ternary_vector: 29.0,
         },
     },
@@ -289,7 +291,7 @@ pub(crate) const TIERS: &[Tier] = &[
             float: 11.1,
             quantized_vector: 4.5,
             float_vector: 3.3,
-            ternary: 50.2,
+            ternary: 53.3,
             ternary_vector: 29.2,
         },
     },

@@ -54,7 +54,6 @@ pub(crate) struct Tier {
 /// * Ternary: `benches/record/bitnet-amd-epyc-family-25-model-17.md` for x64, sse42, haswell and zen4; one token at a time on
 ///   haswell and zen4 from `kernels-amd-epyc-family-25-model-17.md`, where memory does not bind it. Tiers between have
 ///   the kernels of one of these, and its rate.
-///
 /// * Ternary on alderlake and skylakex, whose instructions Zen 4 does not have or splits in two: many tokens at a time by
 ///   their ratio to haswell on Emerald Rapids (`bitnet-intel-r-xeon-r-processor-family-6-model-207.md`).
 ///

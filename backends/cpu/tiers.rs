@@ -50,7 +50,8 @@ pub(crate) struct Tier {
 ///   cascadelake to zen4 the measurements differ by less than their deviation, and so do skylakex and cannonlake: the
 ///   table lets them rise a little, because the last row that a CPU can run is to win. The other two, alderlake and
 ///   sapphirerapids, by their ratio to zen4 on Emerald Rapids
-///   (`tiers-intel-r-xeon-r-processor-family-6-model-207.md`), alderlake not above the row that follows.
+///   (`tiers-intel-r-xeon-r-processor-family-6-model-207.md`); one token at a time, alderlake
+///   is kept below the row that follows.
 /// * Ternary: `benches/record/bitnet-amd-epyc-family-25-model-17.md` for x64, sse42, haswell and zen4; one token at a time on
 ///   haswell and zen4 from `kernels-amd-epyc-family-25-model-17.md`, where memory does not bind it. Tiers between have
 ///   the kernels of one of these, and its rate.
@@ -248,9 +249,9 @@ pub(crate) const TIERS: &[Tier] = &[
         instruction: "{vex} vpdpbusd %ymm0, %ymm1, %ymm2",
         defines: avx2!(defines "GGML_AVX_VNNI"),
         rates: TierRates {
-            quantized: 16.7,
+            quantized: 15.8,
             float: 7.2,
-            quantized_vector: 4.4,
+            quantized_vector: 4.48,
             float_vector: 2.6,
             ternary: 51.0,
             ternary_vector: 28.0,
@@ -387,9 +388,9 @@ pub(crate) const TIERS: &[Tier] = &[
             defines "GGML_AVX512_VBMI" "GGML_AVX512_VNNI" "GGML_AVX512_BF16" "GGML_AMX_TILE" "GGML_AMX_INT8"
         ),
         rates: TierRates {
-            quantized: 43.0,
+            quantized: 46.2,
             float: 13.0,
-            quantized_vector: 9.3,
+            quantized_vector: 11.3,
             float_vector: 3.9,
             ternary: 65.2,
             ternary_vector: 32.4,

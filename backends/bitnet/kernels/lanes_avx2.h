@@ -31,7 +31,7 @@ struct Lanes {
 #if defined(__AVXVNNI__)
     static constexpr int limit(int weight) { return INT32_MAX / (weight * 127 * 4); }
     static constexpr bool WIDE = true;
-    static constexpr int TILE = 6; // with 4 there are too few sums to hide the latency of an addition: a quarter slower
+    static constexpr int TILE = 6; // with 4 there are too few sums to hide the latency of an addition: a fifth slower
     static constexpr size_t CACHE = 128 * 1024;
     static GL_INLINE Partial multiply_add(Partial sum, Bytes weights, Bytes activations) {
         return _mm256_dpbusd_avx_epi32(sum, weights, activations);

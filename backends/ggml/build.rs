@@ -43,9 +43,10 @@ impl Source {
     }
 }
 
-/// Compiles `shim.cpp`, `chat.cpp` and `grammar.cpp`: every call into llama.cpp that may throw, with the exception turned into an error.
+/// Compiles what calls C++ of llama.cpp: `shim.cpp`, `chat.cpp` and `grammar.cpp`, every call that may throw, with the
+/// exception turned into an error; and `pages.cpp`.
 pub(crate) fn build_shim(source: &Source) {
-    for file in ["shim.cpp", "shim.h", "chat.cpp", "chat.h", "grammar.cpp", "grammar.h", "answer.h"] {
+    for file in ["shim.cpp", "shim.h", "chat.cpp", "chat.h", "grammar.cpp", "grammar.h", "answer.h", "pages.cpp", "pages.h"] {
         println!("cargo:rerun-if-changed=backends/ggml/{file}");
     }
     use_compiler_launcher();
@@ -72,6 +73,7 @@ pub(crate) fn build_shim(source: &Source) {
         .file("backends/ggml/shim.cpp")
         .file("backends/ggml/chat.cpp")
         .file("backends/ggml/grammar.cpp")
+        .file("backends/ggml/pages.cpp")
         .debug(false)
         .compile("gguf_loader_shim");
 }

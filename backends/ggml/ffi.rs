@@ -1,4 +1,4 @@
-//! Declarations of `shim.h`, `chat.h` and `grammar.h`: keep them in step.
+//! Declarations of `shim.h`, `chat.h`, `grammar.h` and `pages.h`: keep them in step.
 
 use std::{
     ffi::{c_char, c_void},
@@ -26,6 +26,11 @@ pub(crate) struct ChatTemplate {
 #[repr(C)]
 pub(crate) struct ChatParser {
     _opaque: [u8; 0],
+}
+
+// `pages.h`.
+unsafe extern "C" {
+    pub(crate) fn gl_ask_for_huge_pages(registration: sys::ggml_backend_reg_t);
 }
 
 // `chat.h`.

@@ -12,7 +12,7 @@ use std::{
 
 use llama_cpp_sys_2 as sys;
 
-use super::log;
+use super::{ffi, log};
 
 /// A tier's functions. Must be called only on a CPU that has the tier's features.
 #[derive(Clone, Copy)]
@@ -156,8 +156,12 @@ pub(crate) fn with_cpu<R>(
                 // created with it keep its functions, which are static code.
                 unsafe { sys::ggml_backend_unload(previous.0) };
             }
-            // SAFETY: `wanted` is a registration of ggml, and the lock keeps others from the registry.
-            unsafe { sys::ggml_backend_register(wanted.0) };
+            // SAFETY: `wanted` is a registration of ggml, and the lock keeps others from the registry. Buffers are allocated
+            // only once their registration has been here.
+            unsafe {
+                ffi::gl_ask_for_huge_pages(wanted.0);
+                sys::ggml_backend_register(wanted.0);
+            }
             *current = Some(wanted);
         }
     }

@@ -17,11 +17,6 @@
 
 #include <atomic>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
-
 namespace ternary {
 namespace {
 
@@ -86,25 +81,9 @@ void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, 
     }
 }
 
-// A token reads all weights in order: with pages of 2 MiB the processor looks up far fewer addresses, and fetches ahead
-// beyond 4 KiB. A system that has none refuses, and nothing is lost.
-void ask_for_huge_pages(void * memory, size_t size) {
-#if defined(MADV_HUGEPAGE)
-    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    const size_t begin = (reinterpret_cast<size_t>(memory) + page - 1) / page * page;
-    const size_t end = (reinterpret_cast<size_t>(memory) + size) / page * page;
-    if (begin < end) {
-        madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
-    }
-#else
-    (void) memory, (void) size;
-#endif
-}
-
 ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size) {
     ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
     if (buffer) {
-        ask_for_huge_pages(ggml_backend_buffer_get_base(buffer), size);
         buffer->buft = type;
         buffer->iface.init_tensor = nullptr;
         buffer->iface.set_tensor = set_tensor;

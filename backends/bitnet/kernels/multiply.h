@@ -86,6 +86,18 @@ inline Activations quantize_tokens(const Node & node, uint8_t * memory, int64_t 
     return {bytes, scales, sums, block_sums, tokens, columns, tile};
 }
 
+// Lanes of a panel's rows one after another, and at the end of a matrix the rows that are left one by one: `lanes` and `one` get
+// the number of the first row.
+template <typename OfLanes, typename OfRow> GL_INLINE void for_rows(int64_t rows, OfLanes lanes, OfRow one) {
+    int64_t i = 0;
+    for (; i + Lanes::COUNT <= rows; i += Lanes::COUNT) {
+        lanes(i);
+    }
+    for (; i < rows; ++i) {
+        one(i);
+    }
+}
+
 // Writes the products of one tile: `products` has ROWS for each token.
 inline void store_tile(const Node & node, int which, int64_t panel, int64_t token, int tokens, const float * products) {
     int64_t row = panel * ROWS;
@@ -95,17 +107,22 @@ inline void store_tile(const Node & node, int which, int64_t panel, int64_t toke
     }
     const int64_t width = node.result->ne[0];
     const float scale = node.scales[which];
+    const Lanes::Floats scales = Lanes::floats(scale);
     for (int t = 0; t < tokens; ++t, products += ROWS) {
         float * to = static_cast<float *>(node.result->data) + (token + t) * width + row;
         if (node.residual) {
             const float * add = static_cast<const float *>(node.residual->data) + (token + t) * width + row;
-            for (int64_t i = 0; i < rows; ++i) {
-                to[i] = add[i] + products[i] * scale;
-            }
+            for_rows(
+                rows,
+                [&](int64_t i) {
+                    const Lanes::Floats scaled = Lanes::multiply(Lanes::load(products + i), scales);
+                    Lanes::store(to + i, Lanes::add(Lanes::load(add + i), scaled));
+                },
+                [&](int64_t i) { to[i] = add[i] + products[i] * scale; });
         } else {
-            for (int64_t i = 0; i < rows; ++i) {
-                to[i] = products[i] * scale;
-            }
+            for_rows(
+                rows, [&](int64_t i) { Lanes::store(to + i, Lanes::multiply(Lanes::load(products + i), scales)); },
+                [&](int64_t i) { to[i] = products[i] * scale; });
         }
     }
 }
@@ -114,13 +131,22 @@ inline void store_tile(const Node & node, int which, int64_t panel, int64_t toke
 inline void store_gated(const Node & node, int64_t panel, int64_t token, int tokens, const float * gates, const float * values) {
     const int64_t row = panel * ROWS, width = node.result->ne[0];
     const int64_t rows = std::min<int64_t>(ROWS, width - row);
+    const Lanes::Floats zero = Lanes::floats(0.0f);
+    const Lanes::Floats scales[2] = {Lanes::floats(node.scales[0]), Lanes::floats(node.scales[1])};
     for (int t = 0; t < tokens; ++t, gates += ROWS, values += ROWS) {
         float * to = static_cast<float *>(node.result->data) + (token + t) * width + row;
-        for (int64_t i = 0; i < rows; ++i) {
-            const float gate = gates[i] * node.scales[0];
-            const float open = gate > 0.0f ? gate : 0.0f;
-            to[i] = open * open * (values[i] * node.scales[1]);
-        }
+        for_rows(
+            rows,
+            [&](int64_t i) {
+                const Lanes::Floats open = Lanes::larger(Lanes::multiply(Lanes::load(gates + i), scales[0]), zero);
+                const Lanes::Floats value = Lanes::multiply(Lanes::load(values + i), scales[1]);
+                Lanes::store(to + i, Lanes::multiply(Lanes::multiply(open, open), value));
+            },
+            [&](int64_t i) {
+                const float gate = gates[i] * node.scales[0];
+                const float open = gate > 0.0f ? gate : 0.0f;
+                to[i] = open * open * (values[i] * node.scales[1]);
+            });
     }
 }
 

@@ -14,7 +14,7 @@ use crate::environment::Environment;
 use crate::model;
 use crate::pip::{Form, Pip};
 use crate::process::{capture, run, run_on_stderr};
-use crate::program::{BenchRow, Program};
+use crate::program::{BenchRow, Program, RUNS};
 use crate::record::{Peer, Record, Row, commit, cpu};
 use crate::setup;
 use crate::workspace::Workspace;
@@ -252,7 +252,7 @@ impl LlamaCpp {
 
     fn bench(&self, model: &Path, options: &Options, threads: usize) -> TaskResult<Speeds> {
         let mut command = self.program("llama-bench");
-        command.arg("-m").arg(model).args(["-r", "1", "-o", "json"]).args(["-t", &threads.to_string()]);
+        command.arg("-m").arg(model).args(["-r", RUNS, "-o", "json"]).args(["-t", &threads.to_string()]);
         command.args(["-p", &options.prompt.to_string(), "-n", &options.generate.to_string()]);
         parse_llama_bench(&capture(&mut command)?)
     }

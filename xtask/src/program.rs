@@ -8,6 +8,9 @@ use serde::Deserialize;
 
 use crate::process::{ProcessError, capture};
 
+/// How often a program repeats a test before it answers with the mean.
+pub(crate) const RUNS: &str = "3";
+
 /// The program, and what stands before it on the command line.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
@@ -109,7 +112,7 @@ impl Program {
         threads: usize,
     ) -> Result<Vec<BenchRow>, ProgramError> {
         let mut command = self.command();
-        command.arg("bench").arg(model).args(["--json", "-r", "1"]);
+        command.arg("bench").arg(model).args(["--json", "-r", RUNS]);
         command.args(["-p", &prompt.to_string(), "-n", &generated.to_string(), "-t", &threads.to_string()]);
         if let Some(backend) = backend {
             command.args(["--backend", backend]);

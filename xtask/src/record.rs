@@ -46,9 +46,10 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Our median over the peer's.
+    /// The median of the rounds' ratios, ours over the peer's: what slows a round slows both sides of it.
     pub(crate) fn ratio(&self) -> f64 {
-        median(&self.ours) / median(&self.theirs)
+        let ratios: Vec<f64> = self.ours.iter().zip(&self.theirs).map(|(ours, theirs)| ours / theirs).collect();
+        median(&ratios)
     }
 }
 
@@ -57,7 +58,7 @@ impl Record {
     pub(crate) fn table(&self) -> String {
         let Peer { name, source, flags } = &self.peer;
         let mut table = format!(
-            "# gguf-loader and {name} on {}\n\nCommit {}, {} threads, medians of {} interleaved rounds, tokens per second.\n\
+            "# gguf-loader and {name} on {}\n\nCommit {}, {} threads, medians of {} interleaved rounds, tokens per second; the ratio is the median of the rounds' own.\n\
              {name} is that of {source}, built with {}.\n\n\
              | model | test | backend | ours | {name} | ratio | range ours | range {name} |\n\
              |---|---|---|--:|--:|--:|--:|--:|\n",
@@ -187,7 +188,7 @@ mod tests {
         assert!(
             record
                 .table()
-                .contains("| Q4_0 | pp512 | cpu-zen4 | 105.0 | 100.0 | 1.05 | 90.0 to 110.0 | 99.0 to 101.0 |\n"),
+                .contains("| Q4_0 | pp512 | cpu-zen4 | 105.0 | 100.0 | 1.06 | 90.0 to 110.0 | 99.0 to 101.0 |\n"),
             "{}",
             record.table()
         );

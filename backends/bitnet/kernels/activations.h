@@ -1,7 +1,8 @@
 // Activations as signed bytes, one scale a token (BitNet b1.58, section 2: absmax quantisation to 8 bits).
 //
-// Tokens are taken `tile` at a time, and four columns of each lie side by side: [tile of tokens][column / 4][token][4]. The
-// last tile has room for whole tokens too, so that a tile begins at `columns` times its first token.
+// Tokens are taken `tile` at a time, and a few columns of each lie side by side, four for most kernels:
+// [tile of tokens][column / 4][token][4]. The last tile has room for whole tokens too, so that a tile begins at `columns` times its
+// first token.
 #pragma once
 
 #include "lanes.h"
@@ -9,6 +10,17 @@
 #include <cmath>
 
 namespace ternary {
+
+// How the bytes of a tile lie.
+struct Layout {
+    int tile;     // tokens
+    int together; // columns of a token side by side
+
+    // Where a token of a tile has a column.
+    int64_t place(int64_t token, int64_t column) const {
+        return column / together * together * tile + token * together + column % together;
+    }
+};
 
 struct Activations {
     const int8_t * bytes;
@@ -75,36 +87,38 @@ class Row {
     float factor_ = 1.0f;
 };
 
-// Quantises columns with the inverse of a scale, and returns their sum.
-inline int32_t quantize_columns(const Row & row, int64_t begin, int64_t end, float inverse, int8_t * to, int tile) {
+// Quantises columns with the inverse of a scale, and returns their sum. `to` is where the token's column 0 goes in its tile.
+inline int32_t quantize_columns(const Row & row, int64_t begin, int64_t end, float inverse, int8_t * to, Layout layout) {
     const Lanes::Floats factor = Lanes::floats(inverse);
     Lanes::Ints sums = Lanes::ints(0);
     for (int64_t i = begin; i < end; i += Lanes::COUNT) {
         const Lanes::Ints rounded = Lanes::round(Lanes::multiply(row.at(i), factor));
         sums = Lanes::add(sums, rounded);
-        if (tile == 1) {
+        if (layout.tile == 1) {
             Lanes::store_bytes(to + i, rounded);
+        } else if (layout.together % Lanes::COUNT == 0) {
+            Lanes::store_bytes(to + layout.place(0, i), rounded);
         } else {
             int8_t bytes[Lanes::COUNT];
             Lanes::store_bytes(bytes, rounded);
             for (int c = 0; c < Lanes::COUNT; c += 4) {
-                memcpy(to + (i + c) * tile, bytes + c, 4);
+                memcpy(to + (i + c) * layout.tile, bytes + c, 4);
             }
         }
     }
     return Lanes::total(sums);
 }
 
-// Quantises a row of a multiple of STEP columns. `to` is where the token's first four bytes go in its tile; `block_sums` may
+// Quantises a row of a multiple of STEP columns. `to` is where the token's column 0 goes in its tile; `block_sums` may
 // be null. A row of zeros has the scale that the least magnitude, `floor`, gives.
-inline Quantized quantize(const Row & row, int64_t columns, float floor, int8_t * to, int tile, int32_t * block_sums,
+inline Quantized quantize(const Row & row, int64_t columns, float floor, int8_t * to, Layout layout, int32_t * block_sums,
                           int64_t block) {
     const float largest = row.largest(0, columns);
     const float bound = largest > floor ? largest : floor;
     const int64_t stretch = block_sums ? block : columns;
     int32_t sum = 0;
     for (int64_t begin = 0; begin < columns; begin += stretch) {
-        const int32_t total = quantize_columns(row, begin, begin + stretch, 127.0f / bound, to, tile);
+        const int32_t total = quantize_columns(row, begin, begin + stretch, 127.0f / bound, to, layout);
         if (block_sums) {
             *block_sums++ = total;
         }

@@ -133,7 +133,7 @@ inline void multiply_dense(const Matrix & matrix, int64_t panel, const uint8_t *
                            int64_t token, float * products) {
     Lanes::Ints sums[Lanes::GROUPS];
     sum_dense_products(codes, activations.bytes + token * matrix.columns, matrix.columns, sums);
-    store_scaled(matrix, panel, activations, token, 1, sums, products);
+    store_scaled(matrix, panel, activations, token, 1, sums, 1, products);
 }
 
 } // namespace ternary

@@ -54,6 +54,11 @@
 #define GL_DENSE
 #endif
 
+// Whether there are products of whole tiles (tiles.h).
+#if defined(__AMX_INT8__) && defined(__AMX_TILE__) && defined(__AVX512VNNI__)
+#define GL_TILES
+#endif
+
 // Whether products with many tokens take the codes of a panel apart first (product.h): where a multiply-add is two instructions
 // or more, those for shifting and masking count.
 #if !defined(__AVX512F__) && !defined(__AVXVNNI__) && (defined(__SSSE3__) || defined(__AVX__))

@@ -6,10 +6,29 @@
 
 #include "node.h"
 #include "product.h"
+#if defined(GL_TILES)
+#include "tiles.h"
+#endif
 
 #include <algorithm>
 
 namespace ternary {
+
+#if defined(GL_TILES)
+// Tokens from which on products of whole tiles are faster: with 8 they lose a quarter, with 16 they gain as much (Emerald Rapids).
+constexpr int64_t WORTH_TILES = 12;
+static_assert(QK_K % TILE_COLUMNS == 0 && QK2_0 % TILE_COLUMNS == 0, "every row is whole tiles");
+#endif
+
+// How the tokens of a node are quantised.
+inline Layout layout_of(const Node & node) {
+#if defined(GL_TILES)
+    if (node.tokens() >= WORTH_TILES && !node.block()) {
+        return {TILE_TOKENS, TILE_COLUMNS};
+    }
+#endif
+    return {tile_of(node.tokens()), 4};
+}
 
 // What a thread needs of memory for its units, beside the activations.
 struct Scratch {
@@ -23,20 +42,25 @@ struct Scratch {
 #if defined(GL_DENSE)
             codes = aligned(packed_size(ROWS, columns));
 #elif defined(GL_UNPACK)
-            const int64_t tile = tile_of(tokens), tiles = tokens_of_unit(tokens, columns) / tile;
+            const int64_t tile = tile_of(tokens), tiles = tokens_of_unit(tokens, columns, tile) / tile;
             codes = aligned(static_cast<size_t>(ROWS * std::min(STRETCH_COLUMNS, columns)));
             sums = aligned(static_cast<size_t>(tiles * tile * ROWS) * sizeof(int32_t));
 #else
             (void) columns;
 #endif
         }
+#if defined(GL_TILES)
+        if (tokens >= WORTH_TILES) {
+            codes += static_cast<size_t>(ROWS * columns);
+        }
+#endif
     }
 
     size_t size() const { return 2 * (codes + sums); }
 
     // Tokens that a panel is multiplied with before the next one: as many as the cache has room for, in whole tiles.
-    static int64_t tokens_of_unit(int64_t tokens, int64_t columns) {
-        const int64_t tile = tile_of(tokens), tiles = (tokens + tile - 1) / tile;
+    static int64_t tokens_of_unit(int64_t tokens, int64_t columns, int64_t tile) {
+        const int64_t tiles = (tokens + tile - 1) / tile;
         const int64_t fitting = static_cast<int64_t>(Lanes::CACHE) / columns / tile;
         return std::max<int64_t>(1, std::min(fitting, tiles)) * tile;
     }
@@ -48,8 +72,14 @@ struct Workspace {
 
     Workspace(int64_t tokens, int64_t columns, int64_t block) {
         const size_t n = static_cast<size_t>(tokens);
+        size_t room = (n + Lanes::TILE) * static_cast<size_t>(columns);
+#if defined(GL_TILES)
+        if (tokens >= WORTH_TILES) {
+            room = (n + TILE_TOKENS) * static_cast<size_t>(columns);
+        }
+#endif
         bytes = 0;
-        scales = bytes + aligned((n + Lanes::TILE) * static_cast<size_t>(columns));
+        scales = bytes + aligned(room);
         sums = scales + aligned(n * sizeof(float));
         block_sums = sums + aligned(n * sizeof(int32_t));
         total = block_sums + (block ? aligned(n * static_cast<size_t>(columns / block) * sizeof(int32_t)) : 0);
@@ -58,8 +88,7 @@ struct Workspace {
 
 // How many tokens a thread quantises before another one's turn: those of a tile, which share cache lines, or one where there are
 // not enough tiles for all threads.
-inline int64_t quantized_together(int64_t tokens, int64_t threads) {
-    const int64_t tile = tile_of(tokens);
+inline int64_t quantized_together(int64_t tokens, int64_t tile, int64_t threads) {
     return (tokens + tile - 1) / tile >= threads ? tile : 1;
 }
 
@@ -71,19 +100,19 @@ inline Activations quantize_tokens(const Node & node, uint8_t * memory, int64_t 
     float * scales = reinterpret_cast<float *>(memory + at.scales);
     int32_t * sums = reinterpret_cast<int32_t *>(memory + at.sums);
     int32_t * block_sums = block ? reinterpret_cast<int32_t *>(memory + at.block_sums) : nullptr;
-    const int tile = tile_of(tokens);
-    const int64_t run = quantized_together(tokens, threads);
+    const Layout layout = layout_of(node);
+    const int64_t tile = layout.tile, run = quantized_together(tokens, tile, threads);
     for (int64_t begin = thread * run; begin < tokens; begin += threads * run) {
         for (int64_t i = begin; i < std::min(begin + run, tokens); ++i) {
-            int8_t * to = bytes + i / tile * tile * columns + i % tile * 4;
+            int8_t * to = bytes + i / tile * tile * columns + layout.place(i % tile, 0);
             int32_t * to_sums = block_sums ? block_sums + i * (columns / block) : nullptr;
             const Row row(node.token(i), columns, node.norm);
-            const Quantized quantized = quantize(row, columns, node.floor, to, tile, to_sums, block);
+            const Quantized quantized = quantize(row, columns, node.floor, to, layout, to_sums, block);
             scales[i] = quantized.scale;
             sums[i] = quantized.sum;
         }
     }
-    return {bytes, scales, sums, block_sums, tokens, columns, tile};
+    return {bytes, scales, sums, block_sums, tokens, columns, layout.tile};
 }
 
 // Lanes of a panel's rows one after another, and at the end of a matrix the rows that are left one by one: `lanes` and `one` get
@@ -211,7 +240,7 @@ struct Units {
 
     Units(const Node & node, const Activations & activations, const Scratch & scratch)
         : node(node), activations(activations), scratch(scratch),
-          tokens_of_unit(Scratch::tokens_of_unit(activations.tokens, activations.columns)), panels_of_all(0) {
+          tokens_of_unit(Scratch::tokens_of_unit(activations.tokens, activations.columns, activations.tile)), panels_of_all(0) {
         for (int i = 0; i < (node.gate ? 1 : node.count); ++i) {
             panels_of_all += panels(node.matrices[i].rows);
         }
@@ -227,6 +256,11 @@ struct Units {
         while (panel >= panels(node.matrices[which].rows)) {
             panel -= panels(node.matrices[which++].rows);
         }
+#if defined(GL_TILES)
+        if (layout_of(node).together == TILE_COLUMNS) {
+            return multiply_tiles(which, panel, first, last, memory);
+        }
+#endif
 #if defined(GL_UNPACK)
         if (last - first > WORTH_UNPACKING * activations.tile && node.matrices[which].row_scales &&
             (!node.gate || node.matrices[1].row_scales)) {
@@ -243,10 +277,16 @@ struct Units {
             kernel_for(matrix, activations, tokens)(matrix, panel, codes, activations, token, products[0]);
             if (node.gate) {
                 kernel_for(gated, activations, tokens)(gated, panel, gated_codes, activations, token, products[1]);
-                store_gated(node, panel, token, tokens, products[0], products[1]);
-            } else {
-                store_tile(node, which, panel, token, tokens, products[0]);
             }
+            store(which, panel, token, tokens, products[0], products[1]);
+        }
+    }
+
+    void store(int which, int64_t panel, int64_t token, int tokens, const float * products, const float * gated) const {
+        if (node.gate) {
+            store_gated(node, panel, token, tokens, products, gated);
+        } else {
+            store_tile(node, which, panel, token, tokens, products);
         }
     }
 
@@ -263,13 +303,35 @@ struct Units {
             const int tokens = static_cast<int>(std::min<int64_t>(activations.tile, last - token));
             for (int i = 0; i < count; ++i) {
                 const Lanes::Ints * of_tile = sums[i] + (token - first) * Lanes::GROUPS;
-                store_scaled(node.matrices[which + i], panel, activations, token, tokens, of_tile, products[i]);
+                store_scaled(node.matrices[which + i], panel, activations, token, tokens, of_tile, tokens, products[i]);
             }
-            if (node.gate) {
-                store_gated(node, panel, token, tokens, products[0], products[1]);
-            } else {
-                store_tile(node, which, panel, token, tokens, products[0]);
+            store(which, panel, token, tokens, products[0], products[1]);
+        }
+    }
+#endif
+
+#if defined(GL_TILES)
+    void multiply_tiles(int which, int64_t panel, int64_t first, int64_t last, uint8_t * memory) const {
+        const int count = node.gate ? 2 : 1;
+        const int64_t columns = activations.columns;
+        const uint8_t * codes[2] = {};
+        for (int i = 0; i < count; ++i) {
+            uint8_t * to = memory + static_cast<size_t>(i) * scratch.codes;
+            const uint8_t * packed = codes_of(node.matrices[which + i], panel, activations.tokens, to + ROWS * columns);
+            unpack_tiles(packed, columns, to);
+            codes[i] = to;
+        }
+        alignas(ALIGNMENT) Lanes::Ints sums[Lanes::GROUPS * TOKENS_TOGETHER];
+        alignas(ALIGNMENT) float products[2][TOKENS_TOGETHER * ROWS];
+        const TileSizes sizes;
+        for (int64_t token = first; token < last; token += TOKENS_TOGETHER) {
+            const int tokens = static_cast<int>(std::min(TOKENS_TOGETHER, last - token));
+            const int8_t * bytes = activations.bytes + token * columns;
+            for (int i = 0; i < count; ++i) {
+                (tokens > TILE_TOKENS ? sum_tiles<true> : sum_tiles<false>)(codes[i], bytes, columns, sums);
+                store_scaled(node.matrices[which + i], panel, activations, token, tokens, sums, TOKENS_TOGETHER, products[i]);
             }
+            store(which, panel, token, tokens, products[0], products[1]);
         }
     }
 #endif

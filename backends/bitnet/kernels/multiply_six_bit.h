@@ -45,11 +45,11 @@ struct SixBitTraits : ggml::cpu::tensor_traits {
         const int tile = tile_of(tokens);
         // Of one token each thread has a copy of its own.
         const int64_t thread = tokens == 1 ? 0 : params->ith, threads = tokens == 1 ? 1 : params->nth;
-        const int64_t run = quantized_together(tokens, threads);
+        const int64_t run = quantized_together(tokens, tile, threads);
         for (int64_t begin = thread * run; begin < tokens; begin += threads * run) {
             for (int64_t i = begin; i < std::min(begin + run, tokens); ++i) {
                 const Row row(row_of(input, i), columns, {nullptr, 0.0f});
-                quantize_blocks(row, columns, LEAST_MAGNITUDE, bytes + i / tile * tile * columns + i % tile * 4, tile,
+                quantize_blocks(row, columns, LEAST_MAGNITUDE, bytes + i / tile * tile * columns + i % tile * 4, {tile, 4},
                                 scales + i * (columns / SIX_BIT_BLOCK), sums + i * (columns / STRETCH));
             }
         }

@@ -2,11 +2,16 @@
 
 #include "activations.h"
 #include "matrix.h"
+#if defined(GL_TILES)
+#include "tiles.h"
+#endif
 
 // Does multiply-adds with registers alone, as many sums at once as a tile of a product has, and returns how many it did: no
 // product can be faster. 0: nobody knows how to keep this compiler from doing less.
 extern "C" int64_t gguf_loader_multiply_adds(int64_t rounds) {
-#if defined(GL_OPAQUE)
+#if defined(GL_TILES)
+    return ternary::multiply_add_tiles(rounds);
+#elif defined(GL_OPAQUE)
     using namespace ternary;
     constexpr int SUMS = Lanes::GROUPS * Lanes::TILE;
     // A Partial takes no more without widening.

@@ -61,13 +61,9 @@ GL_INLINE void sum_products(const uint8_t * codes, const int8_t * activations, i
     }
 }
 
-#if defined(GL_UNPACK)
+#if defined(GL_UNPACK) || defined(GL_TILES)
 
-// Columns of a panel whose codes are taken apart at a time: a byte each, they stay in the first-level cache.
-constexpr int64_t STRETCH_COLUMNS = 512;
-
-// Takes codes of a panel apart, [step][plane][group], for products with many tokens: shifting and masking them anew for each
-// tile is a fifth of a product's instructions.
+// Takes codes of a panel apart, [step][plane][group], a byte each, for products with many tokens.
 inline void unpack_codes(const uint8_t * packed, int64_t steps, uint8_t * codes) {
     constexpr int G = Lanes::GROUPS;
     const Lanes::Bytes mask = Lanes::broadcast(uint8_t{3});
@@ -85,6 +81,14 @@ inline void unpack_codes(const uint8_t * packed, int64_t steps, uint8_t * codes)
         plane(std::integral_constant<int, 6>());
     }
 }
+
+#endif
+
+#if defined(GL_UNPACK)
+
+// Columns of a panel whose codes are taken apart at a time, so that they stay in the first-level cache. Shifting and masking them
+// anew for each tile would be a fifth of a product's instructions.
+constexpr int64_t STRETCH_COLUMNS = 512;
 
 // Adds to the sums of T tokens, group * T + token, what codes that were taken apart give.
 template <int T>
@@ -210,16 +214,16 @@ GL_INLINE void sum_products_of_tile(const uint8_t * codes, const int8_t * activa
     }
 }
 
-// Turns sums of some tokens of a tile into products, where there is one scale a row.
+// Turns sums of some tokens of a tile, group * stride + token, into products, where there is one scale a row.
 GL_INLINE void store_scaled(const Matrix & matrix, int64_t panel, const Activations & activations, int64_t token, int tokens,
-                            const Lanes::Ints * sums, float * products) {
+                            const Lanes::Ints * sums, int stride, float * products) {
     constexpr int G = Lanes::GROUPS;
     const float * scales = matrix.row_scales + panel * ROWS;
     for (int t = 0; t < tokens; ++t) {
         const Lanes::Ints offset = Lanes::ints(activations.sums[token + t]);
         const Lanes::Floats scale = Lanes::floats(activations.scales[token + t]);
         for (int g = 0; g < G; ++g) {
-            const Lanes::Floats exact = Lanes::convert(Lanes::subtract(sums[g * tokens + t], offset));
+            const Lanes::Floats exact = Lanes::convert(Lanes::subtract(sums[g * stride + t], offset));
             const Lanes::Floats row = Lanes::load(scales + g * Lanes::COUNT);
             Lanes::store(products + t * ROWS + g * Lanes::COUNT, Lanes::multiply(exact, Lanes::multiply(scale, row)));
         }
@@ -235,7 +239,7 @@ void multiply_tile(const Matrix & matrix, int64_t panel, const uint8_t * codes, 
     Lanes::Ints sums[G * T];
     if (matrix.row_scales) {
         sum_products_of_tile<T>(codes, bytes, activations.tile, matrix.columns / STEP, sums);
-        store_scaled(matrix, panel, activations, token, T, sums, products);
+        store_scaled(matrix, panel, activations, token, T, sums, T, products);
         return;
     }
     const int64_t blocks = matrix.columns / matrix.block;

@@ -75,14 +75,14 @@ inline void pack_six_bit_row(const block_q6_K * stored, int64_t row, int64_t col
 }
 
 // Quantises a row: a scale for each block, a sum for each stretch.
-inline void quantize_blocks(const Row & row, int64_t columns, float floor, int8_t * to, int tile, float * scales,
+inline void quantize_blocks(const Row & row, int64_t columns, float floor, int8_t * to, Layout layout, float * scales,
                             int32_t * sums) {
     for (int64_t begin = 0; begin < columns; begin += SIX_BIT_BLOCK) {
         const float largest = row.largest(begin, begin + SIX_BIT_BLOCK);
         const float bound = largest > floor ? largest : floor;
         *scales++ = bound / 127.0f;
         for (int64_t stretch = begin; stretch < begin + SIX_BIT_BLOCK; stretch += STRETCH) {
-            *sums++ = quantize_columns(row, stretch, stretch + STRETCH, 127.0f / bound, to, tile);
+            *sums++ = quantize_columns(row, stretch, stretch + STRETCH, 127.0f / bound, to, layout);
         }
     }
 }

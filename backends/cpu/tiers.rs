@@ -56,7 +56,8 @@ pub(crate) struct Tier {
 ///   haswell and zen4 from `kernels-amd-epyc-family-25-model-17.md`, where memory does not bind it. Tiers between have
 ///   the kernels of one of these, and its rate.
 /// * Ternary on alderlake and skylakex, whose instructions Zen 4 does not have or splits in two: many tokens at a time by
-///   their ratio to haswell on Emerald Rapids (`bitnet-intel-r-xeon-r-processor-family-6-model-207.md`).
+///   their ratio to haswell on Emerald Rapids (`bitnet-intel-r-xeon-r-processor-family-6-model-207.md`); on sapphirerapids by
+///   that to zen4.
 ///
 /// Estimates: one token at a time there, every float rate, and all of aarch64.
 #[derive(Debug, Clone, Copy)]
@@ -392,7 +393,7 @@ pub(crate) const TIERS: &[Tier] = &[
             float: 13.0,
             quantized_vector: 11.3,
             float_vector: 3.9,
-            ternary: 65.2,
+            ternary: 145.0,
             ternary_vector: 32.4,
         },
     },

@@ -156,12 +156,11 @@ pub(crate) fn with_cpu<R>(
                 // created with it keep its functions, which are static code.
                 unsafe { sys::ggml_backend_unload(previous.0) };
             }
-            // SAFETY: `wanted` is a registration of ggml, and the lock keeps others from the registry. Buffers are allocated
-            // only once their registration has been here.
-            unsafe {
-                ffi::gl_ask_for_huge_pages(wanted.0);
-                sys::ggml_backend_register(wanted.0);
-            }
+            // SAFETY: `wanted` is a registration of ggml, the lock keeps others from here, and its buffers are allocated only
+            // once it has been here.
+            unsafe { ffi::gl_ask_for_huge_pages(wanted.0) };
+            // SAFETY: `wanted` is a registration of ggml, and the lock keeps others from the registry.
+            unsafe { sys::ggml_backend_register(wanted.0) };
             *current = Some(wanted);
         }
     }

@@ -47,7 +47,7 @@ pub(crate) fn vex_owners(file: &object::File<'_>) -> BTreeMap<String, usize> {
 }
 
 /// For each LDTILECFG of an object file, whether the widths and heights of the eight tiles, bytes 16 to 31 and 48 to 55 of the 64 that it
-/// reads, were all stored shortly before as something other than zeros. A compiler drops the stores where an intrinsic does not say
+/// reads, were all stored shortly before as something other than zeros, or whether a STTILECFG wrote all of them. A compiler drops the stores where an intrinsic does not say
 /// what it reads, and the first instruction on a tile is then illegal.
 pub(crate) fn tile_sizes_are_stored(file: &object::File<'_>) -> Vec<bool> {
     const NEARBY: usize = 48;
@@ -73,7 +73,12 @@ pub(crate) fn tile_sizes_are_stored(file: &object::File<'_>) -> Vec<bool> {
                 }
             }
             let config = load.memory_displacement64();
-            found.push((16..32).chain(48..56).all(|offset| stored.contains(&(config + offset))));
+            let saved = code[..index].iter().any(|instruction| {
+                instruction.mnemonic() == Mnemonic::Sttilecfg
+                    && instruction.memory_base() == load.memory_base()
+                    && instruction.memory_displacement64() == config
+            });
+            found.push(saved || (16..32).chain(48..56).all(|offset| stored.contains(&(config + offset))));
         }
     }
     found

@@ -56,6 +56,7 @@ pub(crate) fn tile_sizes_are_stored(file: &object::File<'_>) -> Vec<bool> {
         let code: Vec<_> = decoded(section.data().expect("the section has data"), section.address()).collect();
         let loads = code.iter().enumerate().filter(|(_, instruction)| instruction.mnemonic() == Mnemonic::Ldtilecfg);
         for (index, load) in loads {
+            let config = load.memory_displacement64();
             let (mut zeros, mut stored) = (BTreeSet::new(), BTreeSet::new());
             for instruction in &code[index.saturating_sub(NEARBY)..index] {
                 let target = instruction.op0_register().full_register();
@@ -66,19 +67,18 @@ pub(crate) fn tile_sizes_are_stored(file: &object::File<'_>) -> Vec<bool> {
                         if instruction.memory_base() == load.memory_base()
                             && !zeros.contains(&instruction.op1_register().full_register()) =>
                     {
-                        let from = instruction.memory_displacement64();
-                        stored.extend(from..from + instruction.memory_size().size() as u64);
+                        let from = instruction.memory_displacement64().wrapping_sub(config).cast_signed();
+                        stored.extend(from..from + instruction.memory_size().size() as i64);
                     }
                     _ => {}
                 }
             }
-            let config = load.memory_displacement64();
             let saved = code[..index].iter().any(|instruction| {
                 instruction.mnemonic() == Mnemonic::Sttilecfg
                     && instruction.memory_base() == load.memory_base()
                     && instruction.memory_displacement64() == config
             });
-            found.push(saved || (16..32).chain(48..56).all(|offset| stored.contains(&(config + offset))));
+            found.push(saved || (16..32).chain(48..56).all(|offset| stored.contains(&offset)));
         }
     }
     found

@@ -1,7 +1,7 @@
-// Comes before ggml's AMX kernels when gcc compiles them. Two intrinsics of gcc 12 do not say what memory they read.
+// Comes before AMX kernels, ggml's and ours, when gcc compiles them. Three intrinsics of gcc 12 do not say what memory they touch.
 // `_tile_loadconfig` names 8 of the 64 bytes: the stores that fill the others go as dead, the tiles stay without a size, and the
 // first instruction on one is illegal (SIGILL). `_tile_loadd` names none, and the stores that fill a buffer for it may come too
-// late. These say it.
+// late. `_tile_storeconfig` names 8 of the 64 bytes that it writes. These say it.
 #pragma once
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -12,6 +12,11 @@ static inline __attribute__((always_inline)) void gl_tile_loadconfig(const void 
     __asm__ volatile("ldtilecfg\t%0" : : "m"(*static_cast<const unsigned char(*)[64]>(config)));
 }
 #define _tile_loadconfig gl_tile_loadconfig
+
+static inline __attribute__((always_inline)) void gl_tile_storeconfig(void * config) {
+    __asm__ volatile("sttilecfg\t%0" : "=m"(*static_cast<unsigned char(*)[64]>(config)));
+}
+#define _tile_storeconfig gl_tile_storeconfig
 
 // Twice, so that a name of a tile that is a macro becomes its number first.
 #define GL_TILE_LOADD(tile, base, stride) \

@@ -22,9 +22,15 @@ std::mutex mutex;
 // The allocator of each buffer type that asks. Registrations come from one thread at a time, allocations from any.
 std::map<ggml_backend_buffer_type_t, Allocate> allocators;
 
+// The size of a huge page where pages have 4 KiB. What is smaller lies among other memory of the C library.
+constexpr size_t HUGE_PAGE = size_t{2} << 20;
+
 // Asks for the whole pages within the memory. A system that has no huge pages refuses, and nothing is lost.
 void ask(void * memory, size_t size) {
 #if defined(MADV_HUGEPAGE)
+    if (size < HUGE_PAGE) {
+        return;
+    }
     const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     const size_t begin = (reinterpret_cast<size_t>(memory) + page - 1) / page * page;
     const size_t end = (reinterpret_cast<size_t>(memory) + size) / page * page;
@@ -32,7 +38,7 @@ void ask(void * memory, size_t size) {
         madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
     }
 #else
-    (void) memory, (void) size;
+    (void) memory, (void) size, (void) HUGE_PAGE;
 #endif
 }
 

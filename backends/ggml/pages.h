@@ -7,8 +7,8 @@
 extern "C" {
 #endif
 
-// From now on the buffers of a CPU registration ask the system for huge pages. Registrations must not be passed in by two
-// threads at once, nor the first time while one of its buffers is allocated.
+// From now on the buffers of a CPU registration ask the system for huge pages. Must not be called by two threads at once, nor the
+// first time for a registration while one of its extra types, or the first time of all while anything, is allocated.
 void gl_ask_for_huge_pages(ggml_backend_reg_t registration);
 
 #ifdef __cplusplus

@@ -156,8 +156,8 @@ pub(crate) fn with_cpu<R>(
                 // created with it keep its functions, which are static code.
                 unsafe { sys::ggml_backend_unload(previous.0) };
             }
-            // SAFETY: `wanted` is a registration of ggml, the lock keeps others from here, and its buffers are allocated only
-            // once it has been here.
+            // SAFETY: `wanted` is a registration of ggml, and the lock keeps others from here. Nothing is allocated before the
+            // first registration was here, nor in a tier's extra types before the tier was.
             unsafe { ffi::gl_ask_for_huge_pages(wanted.0) };
             // SAFETY: `wanted` is a registration of ggml, and the lock keeps others from the registry.
             unsafe { sys::ggml_backend_register(wanted.0) };

@@ -76,6 +76,7 @@ pub(crate) fn tile_sizes_are_stored(file: &object::File<'_>) -> Vec<bool> {
             let saved = code[..index].iter().any(|instruction| {
                 instruction.mnemonic() == Mnemonic::Sttilecfg
                     && instruction.memory_base() == load.memory_base()
+                    && instruction.memory_index() == load.memory_index()
                     && instruction.memory_displacement64() == config
             });
             found.push(saved || (16..32).chain(48..56).all(|offset| stored.contains(&offset)));

@@ -14,11 +14,12 @@ namespace ternary {
 // How the bytes of a tile lie.
 struct Layout {
     int tile;     // tokens
-    int together; // columns of a token side by side
+    int together; // columns of a token side by side, a power of two
 
     // Where a token of a tile has a column.
     int64_t place(int64_t token, int64_t column) const {
-        return column / together * together * tile + token * together + column % together;
+        const int64_t within = column & (together - 1);
+        return (column - within) * tile + token * together + within;
     }
 };
 

@@ -32,7 +32,8 @@ inline Layout layout_of(const Node & node) {
 
 // What a thread needs of memory for its units, beside the activations.
 struct Scratch {
-    // Codes of a panel in another form than the matrix has, and as many for a second panel.
+    // Codes of a panel in another form than the matrix has, and as many for a second panel. For products of whole tiles: the tiles,
+    // and after them what a dense panel is on the way to them.
     size_t codes = 0;
     // Sums of all tokens of a unit.
     size_t sums = 0;

@@ -7,7 +7,7 @@
 #endif
 
 // Does multiply-adds with registers alone, as many sums at once as a tile of a product has, and returns how many it did: no
-// product can be faster. 0: nobody knows how to keep this compiler from doing less.
+// product can be faster. With AMX these are products of whole tiles, which few tokens and scales of blocks cannot use. 0: nobody knows how to keep this compiler from doing less.
 extern "C" int64_t gguf_loader_multiply_adds(int64_t rounds) {
 #if defined(GL_TILES)
     return ternary::multiply_add_tiles(rounds);

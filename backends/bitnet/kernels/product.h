@@ -61,7 +61,11 @@ GL_INLINE void sum_products(const uint8_t * codes, const int8_t * activations, i
     }
 }
 
-#if defined(GL_UNPACK) || defined(GL_TILES)
+#if defined(GL_UNPACK)
+
+// Columns of a panel whose codes are taken apart at a time, so that they stay in the first-level cache. Shifting and masking them
+// anew for each tile would be a fifth of a product's instructions.
+constexpr int64_t STRETCH_COLUMNS = 512;
 
 // Takes codes of a panel apart, [step][plane][group], a byte each, for products with many tokens.
 inline void unpack_codes(const uint8_t * packed, int64_t steps, uint8_t * codes) {
@@ -81,14 +85,6 @@ inline void unpack_codes(const uint8_t * packed, int64_t steps, uint8_t * codes)
         plane(std::integral_constant<int, 6>());
     }
 }
-
-#endif
-
-#if defined(GL_UNPACK)
-
-// Columns of a panel whose codes are taken apart at a time, so that they stay in the first-level cache. Shifting and masking them
-// anew for each tile would be a fifth of a product's instructions.
-constexpr int64_t STRETCH_COLUMNS = 512;
 
 // Adds to the sums of T tokens, group * T + token, what codes that were taken apart give.
 template <int T>

@@ -177,7 +177,7 @@ fn what_must_fit_several_schemas_fits_them_all() {
     let closed =
         |properties: Value, required: Value| json!({"type": "object", "properties": properties, "required": required});
     let schemas = [
-        json!({"allOf": [{"type": "integer", "minimum": 3}, {"type": "number", "maximum": 11.5}]}),
+        json!({"allOf": [{"type": "integer", "minimum": 3, "maximum": 40}, {"type": "number", "minimum": 1, "maximum": 11.5}]}),
         json!({"allOf": [{"type": "string", "minLength": 2}, {"maxLength": 3}, {"type": ["string", "null"]}]}),
         json!({"allOf": [{"enum": ["a", "b", 1]}, {"type": "string"}, {"enum": ["b", 1, "c"]}]}),
         json!({"allOf": [{"type": "array", "items": {"type": "integer"}, "maxItems": 3}, {"items": {"minimum": 7, "maximum": 9}}]}),

@@ -211,23 +211,33 @@ fn a_call_that_the_model_begins_by_itself_is_held_to_the_schema() {
 
 #[test]
 fn a_call_that_is_vetoed_is_not_run() {
-    let Some(mut session) = asked() else { return };
-    let runs = Arc::new(AtomicU32::new(0));
-    let counted = Arc::clone(&runs);
-    let mut toolbox = Toolbox::new().with("get_weather", "", move |_: Weather| {
-        counted.fetch_add(1, Ordering::Relaxed);
-        Ok::<_, Infallible>("sunny")
-    });
-    let mut after = 0;
-    let mut vetoed = false;
-    let reply = session.reply_with_tools(&mut toolbox, &required(), rounds(3), |event| {
-        after += u32::from(vetoed);
-        vetoed |= matches!(event, ReplyEvent::ToolCall { .. });
-        if vetoed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    assert_eq!(reply.unwrap().finish, FinishReason::BrokenOff);
-    assert_eq!((runs.load(Ordering::Relaxed), after), (0, 0));
-    assert!(session.messages().iter().all(|message| message.role != Role::Tool));
+    // As soon as it begins, and when nothing of it is missing.
+    for whole in [false, true] {
+        let Some(mut session) = asked() else { return };
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&runs);
+        let mut toolbox = Toolbox::new().with("get_weather", "", move |_: Weather| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Infallible>("sunny")
+        });
+        let mut after = 0;
+        let mut vetoed = false;
+        let mut arguments = String::new();
+        let reply = session.reply_with_tools(&mut toolbox, &required(), rounds(3), |event| {
+            after += u32::from(vetoed);
+            match event {
+                ReplyEvent::Arguments { delta, .. } => arguments += delta,
+                ReplyEvent::ToolCall { .. } => vetoed = !whole,
+                _ => {}
+            }
+            vetoed |= serde_json::from_str::<Weather>(&arguments).is_ok();
+            if vetoed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let reply = reply.unwrap();
+        assert_eq!((reply.finish, reply.message.tool_calls.len()), (FinishReason::BrokenOff, usize::from(whole)));
+        assert_eq!((runs.load(Ordering::Relaxed), after), (0, 0));
+        assert!(session.messages().iter().all(|message| message.role != Role::Tool));
+    }
 }
 
 #[test]

@@ -46,9 +46,18 @@ impl Source {
 /// Compiles what calls C++ of llama.cpp: `shim.cpp`, `chat.cpp` and `grammar.cpp`, every call that may throw, with the
 /// exception turned into an error; and `pages.cpp`.
 pub(crate) fn build_shim(source: &Source) {
-    for file in
-        ["shim.cpp", "shim.h", "chat.cpp", "chat.h", "grammar.cpp", "grammar.h", "answer.h", "pages.cpp", "pages.h"]
-    {
+    for file in [
+        "shim.cpp",
+        "shim.h",
+        "chat.cpp",
+        "chat.h",
+        "grammar.cpp",
+        "grammar.h",
+        "answer.h",
+        "pages.cpp",
+        "pages.h",
+        "registration.h",
+    ] {
         println!("cargo:rerun-if-changed=backends/ggml/{file}");
     }
     use_compiler_launcher();

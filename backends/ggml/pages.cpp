@@ -5,7 +5,9 @@
 
 #include "ggml-backend-impl.h"
 #include "pages.h"
+#include "registration.h"
 
+#include <exception>
 #include <map>
 #include <mutex>
 
@@ -49,6 +51,7 @@ ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size) {
         const std::lock_guard<std::mutex> lock(mutex);
         original = allocators.at(type);
     }
+    // Most extra types allocate from the plain one, which has asked then; to ask again changes nothing. AMX's does not.
     ggml_backend_buffer_t buffer = original(type, size);
     if (buffer) {
         ask(ggml_backend_buffer_get_base(buffer), size);
@@ -68,11 +71,12 @@ void wrap(ggml_backend_buffer_type_t type) {
 
 extern "C" void gl_ask_for_huge_pages(ggml_backend_reg_t registration) {
     ggml_backend_dev_t device = ggml_backend_reg_dev_get(registration, 0);
-    wrap(ggml_backend_dev_buffer_type(device));
-    using ExtraTypes = ggml_backend_buffer_type_t * (*) (ggml_backend_dev_t);
-    const auto extra = reinterpret_cast<ExtraTypes>(
-        ggml_backend_reg_get_proc_address(registration, "ggml_backend_dev_get_extra_bufts"));
-    for (ggml_backend_buffer_type_t * type = extra ? extra(device) : nullptr; type && *type; ++type) {
-        wrap(*type);
+    try {
+        wrap(ggml_backend_dev_buffer_type(device));
+        for (const ggml_backend_buffer_type_t * type = extra_buffer_types(device); *type; ++type) {
+            wrap(*type);
+        }
+    } catch (const std::exception &) {
+        // No memory for an entry: buffers of that type, and of those after it, are allocated as ever.
     }
 }

@@ -6,6 +6,7 @@
 #include "llama-arch.h"
 #include "llama-context.h"
 #include "llama-model.h"
+#include "registration.h"
 
 #ifdef GGUF_LOADER_BITNET
 #include "architecture.h"
@@ -37,15 +38,9 @@ template <typename Result, typename Call> Result guarded(Result failed, Call cal
     return failed;
 }
 
-template <typename Function> Function procedure(ggml_backend_reg_t registration, const char * name) {
-    return reinterpret_cast<Function>(ggml_backend_reg_get_proc_address(registration, name));
-}
-
 // Where a model's loader would put `weights`: in the first extra buffer type that takes the product, else in plain memory.
 ggml_backend_buffer_type_t buffer_type_for(ggml_backend_dev_t device, ggml_tensor * weights, ggml_tensor * product) {
-    using ExtraTypes = ggml_backend_buffer_type_t * (*)(ggml_backend_dev_t);
-    auto extra = procedure<ExtraTypes>(ggml_backend_dev_backend_reg(device), "ggml_backend_dev_get_extra_bufts");
-    for (ggml_backend_buffer_type_t * type = extra ? extra(device) : nullptr; type && *type; ++type) {
+    for (const ggml_backend_buffer_type_t * type = extra_buffer_types(device); *type; ++type) {
         // As in the loader: support depends on the buffer type alone, and an empty buffer stands for it.
         ggml_backend_buffer_ptr empty(ggml_backend_buft_alloc_buffer(*type, 0));
         weights->buffer = empty.get();

@@ -30,7 +30,7 @@ struct Activations {
     const int32_t * block_sums; // of each block of a token's bytes, or null
     int64_t tokens;
     int64_t columns;
-    int tile;
+    Layout layout;
 };
 
 // Tokens in a tile: as many as the registers allow, and all tiles about as full.
@@ -95,15 +95,13 @@ inline int32_t quantize_columns(const Row & row, int64_t begin, int64_t end, flo
     for (int64_t i = begin; i < end; i += Lanes::COUNT) {
         const Lanes::Ints rounded = Lanes::round(Lanes::multiply(row.at(i), factor));
         sums = Lanes::add(sums, rounded);
-        if (layout.tile == 1) {
-            Lanes::store_bytes(to + i, rounded);
-        } else if (layout.together % Lanes::COUNT == 0) {
+        if (layout.tile == 1 || layout.together % Lanes::COUNT == 0) {
             Lanes::store_bytes(to + layout.place(0, i), rounded);
         } else {
             int8_t bytes[Lanes::COUNT];
             Lanes::store_bytes(bytes, rounded);
             for (int c = 0; c < Lanes::COUNT; c += 4) {
-                memcpy(to + (i + c) * layout.tile, bytes + c, 4);
+                memcpy(to + layout.place(0, i + c), bytes + c, 4);
             }
         }
     }

@@ -113,7 +113,7 @@ inline Activations quantize_tokens(const Node & node, uint8_t * memory, int64_t 
             sums[i] = quantized.sum;
         }
     }
-    return {bytes, scales, sums, block_sums, tokens, columns, layout.tile};
+    return {bytes, scales, sums, block_sums, tokens, columns, layout};
 }
 
 // Lanes of a panel's rows one after another, and at the end of a matrix the rows that are left one by one: `lanes` and `one` get
@@ -215,7 +215,7 @@ constexpr int WORTH_UNPACKING = 4;
 // apart once for all tiles.
 inline void sum_panel(const Matrix & matrix, int64_t panel, const Activations & activations, int64_t first, int64_t last,
                       uint8_t * codes, Lanes::Ints * sums) {
-    const int64_t columns = matrix.columns, tile = activations.tile;
+    const int64_t columns = matrix.columns, tile = activations.layout.tile;
     const uint8_t * packed = matrix.codes + panel * ROWS * columns / 4;
     std::fill_n(sums, (last - first + tile - 1) / tile * tile * Lanes::GROUPS, Lanes::ints(0));
     for (int64_t column = 0; column < columns; column += STRETCH_COLUMNS) {
@@ -225,7 +225,7 @@ inline void sum_panel(const Matrix & matrix, int64_t panel, const Activations & 
         for (int64_t token = first; token < last; token += tile, of_tile += tile * Lanes::GROUPS) {
             const int8_t * bytes = activations.bytes + token * columns + column * tile;
             const int tokens = static_cast<int>(std::min(tile, last - token));
-            add_products_of(tokens)(codes, bytes, activations.tile, steps, of_tile);
+            add_products_of(tokens)(codes, bytes, activations.layout.tile, steps, of_tile);
         }
     }
 }
@@ -241,7 +241,7 @@ struct Units {
 
     Units(const Node & node, const Activations & activations, const Scratch & scratch)
         : node(node), activations(activations), scratch(scratch),
-          tokens_of_unit(Scratch::tokens_of_unit(activations.tokens, activations.columns, activations.tile)), panels_of_all(0) {
+          tokens_of_unit(Scratch::tokens_of_unit(activations.tokens, activations.columns, activations.layout.tile)), panels_of_all(0) {
         for (int i = 0; i < (node.gate ? 1 : node.count); ++i) {
             panels_of_all += panels(node.matrices[i].rows);
         }
@@ -258,12 +258,12 @@ struct Units {
             panel -= panels(node.matrices[which++].rows);
         }
 #if defined(GL_TILES)
-        if (layout_of(node).together == TILE_COLUMNS) {
+        if (activations.layout.together == TILE_COLUMNS) {
             return multiply_tiles(which, panel, first, last, memory);
         }
 #endif
 #if defined(GL_UNPACK)
-        if (last - first > WORTH_UNPACKING * activations.tile && node.matrices[which].row_scales &&
+        if (last - first > WORTH_UNPACKING * activations.layout.tile && node.matrices[which].row_scales &&
             (!node.gate || node.matrices[1].row_scales)) {
             return multiply_unpacked(which, panel, first, last, memory);
         }
@@ -273,8 +273,8 @@ struct Units {
         const uint8_t * codes = codes_of(matrix, panel, activations.tokens, memory);
         const uint8_t * gated_codes =
             node.gate ? codes_of(gated, panel, activations.tokens, memory + scratch.codes) : nullptr;
-        for (int64_t token = first; token < last; token += activations.tile) {
-            const int tokens = static_cast<int>(std::min<int64_t>(activations.tile, last - token));
+        for (int64_t token = first; token < last; token += activations.layout.tile) {
+            const int tokens = static_cast<int>(std::min<int64_t>(activations.layout.tile, last - token));
             kernel_for(matrix, activations, tokens)(matrix, panel, codes, activations, token, products[0]);
             if (node.gate) {
                 kernel_for(gated, activations, tokens)(gated, panel, gated_codes, activations, token, products[1]);
@@ -300,8 +300,8 @@ struct Units {
             sum_panel(node.matrices[which + i], panel, activations, first, last, memory, sums[i]);
         }
         alignas(ALIGNMENT) float products[2][Lanes::TILE * ROWS];
-        for (int64_t token = first; token < last; token += activations.tile) {
-            const int tokens = static_cast<int>(std::min<int64_t>(activations.tile, last - token));
+        for (int64_t token = first; token < last; token += activations.layout.tile) {
+            const int tokens = static_cast<int>(std::min<int64_t>(activations.layout.tile, last - token));
             for (int i = 0; i < count; ++i) {
                 const Lanes::Ints * of_tile = sums[i] + (token - first) * Lanes::GROUPS;
                 store_scaled(node.matrices[which + i], panel, activations, token, tokens, of_tile, tokens, products[i]);

@@ -42,21 +42,22 @@ struct SixBitTraits : ggml::cpu::tensor_traits {
         int8_t * bytes = reinterpret_cast<int8_t *>(memory + at.bytes);
         float * scales = reinterpret_cast<float *>(memory + at.scales);
         int32_t * sums = reinterpret_cast<int32_t *>(memory + at.sums);
-        const int tile = tile_of(tokens);
+        const Layout layout = {tile_of(tokens), 4};
+        const int tile = layout.tile;
         // Of one token each thread has a copy of its own.
         const int64_t thread = tokens == 1 ? 0 : params->ith, threads = tokens == 1 ? 1 : params->nth;
         const int64_t run = quantized_together(tokens, tile, threads);
         for (int64_t begin = thread * run; begin < tokens; begin += threads * run) {
             for (int64_t i = begin; i < std::min(begin + run, tokens); ++i) {
                 const Row row(row_of(input, i), columns, {nullptr, 0.0f});
-                quantize_blocks(row, columns, LEAST_MAGNITUDE, bytes + i / tile * tile * columns + i % tile * 4, {tile, 4},
+                quantize_blocks(row, columns, LEAST_MAGNITUDE, bytes + i / tile * tile * columns + i % tile * 4, layout,
                                 scales + i * (columns / SIX_BIT_BLOCK), sums + i * (columns / STRETCH));
             }
         }
         if (tokens > 1) {
             ggml_barrier(params->threadpool);
         }
-        const Activations activations = {bytes, scales, sums, nullptr, tokens, columns, tile};
+        const Activations activations = {bytes, scales, sums, nullptr, tokens, columns, layout};
         const int64_t count = panels(matrix.rows);
         alignas(ALIGNMENT) float products[Lanes::TILE * ROWS];
         for (int64_t panel = count * params->ith / params->nth; panel < count * (params->ith + 1) / params->nth; ++panel) {

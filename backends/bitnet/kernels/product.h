@@ -234,7 +234,7 @@ void multiply_tile(const Matrix & matrix, int64_t panel, const uint8_t * codes, 
     const int8_t * bytes = activations.bytes + token * matrix.columns;
     Lanes::Ints sums[G * T];
     if (matrix.row_scales) {
-        sum_products_of_tile<T>(codes, bytes, activations.tile, matrix.columns / STEP, sums);
+        sum_products_of_tile<T>(codes, bytes, activations.layout.tile, matrix.columns / STEP, sums);
         store_scaled(matrix, panel, activations, token, T, sums, T, products);
         return;
     }
@@ -245,7 +245,7 @@ void multiply_tile(const Matrix & matrix, int64_t panel, const uint8_t * codes, 
         results[i] = Lanes::floats(0.0f);
     }
     for (int64_t block = 0; block < blocks; ++block) {
-        sum_products_of_tile<T>(codes, bytes, activations.tile, matrix.block / STEP, sums);
+        sum_products_of_tile<T>(codes, bytes, activations.layout.tile, matrix.block / STEP, sums);
         for (int t = 0; t < T; ++t) {
             const Lanes::Ints offset = Lanes::ints(activations.block_sums[(token + t) * blocks + block]);
             for (int g = 0; g < G; ++g) {
@@ -255,7 +255,7 @@ void multiply_tile(const Matrix & matrix, int64_t panel, const uint8_t * codes, 
             }
         }
         codes += matrix.block * ROWS / 4;
-        bytes += matrix.block * activations.tile;
+        bytes += matrix.block * activations.layout.tile;
         scales += ROWS;
     }
     for (int t = 0; t < T; ++t) {

@@ -141,7 +141,7 @@ void multiply_six_bit_tile(const SixBitMatrix & matrix, int64_t panel, const Act
                         Lanes::Partial partial = Lanes::zero();
                         GL_UNROLL
                         for (int q = p; q < p + RUN; ++q) {
-                            const int8_t * four = bytes + (q * activations.tile + t) * 4;
+                            const int8_t * four = bytes + (q * activations.layout.tile + t) * 4;
                             partial = Lanes::multiply_add(partial, weights[q], Lanes::broadcast(four));
                         }
                         sum = Lanes::add(sum, Lanes::sum(partial));
@@ -150,7 +150,7 @@ void multiply_six_bit_tile(const SixBitMatrix & matrix, int64_t panel, const Act
                 }
             }
             packed += STRETCH_BYTES;
-            bytes += STRETCH * activations.tile;
+            bytes += STRETCH * activations.layout.tile;
         }
         GL_UNROLL
         for (int t = 0; t < T; ++t) {

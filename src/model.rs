@@ -93,10 +93,15 @@ impl LoadOptions {
 }
 
 impl LoadOptions {
-    fn import(&self, gguf: &Gguf, progress: impl FnMut(f32) -> ControlFlow<()>) -> Result<Imported, LoadError> {
+    fn import(
+        &self,
+        gguf: &Gguf,
+        knobs: &Knobs,
+        progress: impl FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Imported, LoadError> {
         let cache = match &self.imports {
             Some(cache) => cache.clone(),
-            None => Knobs::from_environment().imports()?.ok_or(ImportError::Cache(CacheError::NoFolder))?,
+            None => knobs.imports()?.ok_or(ImportError::Cache(CacheError::NoFolder))?,
         };
         Ok(cache.import(gguf, &self.import, progress)?)
     }
@@ -130,16 +135,6 @@ impl Model {
         const IMPORT: f32 = 0.9;
         let path = path.as_ref();
         let mut file = Gguf::open(path)?;
-        let imported = match import::is_needed(&file) {
-            true => Some(options.import(&file, |fraction| progress(IMPORT * fraction))?),
-            false => None,
-        };
-        let start = if imported.is_some() { IMPORT } else { 0.0 };
-        let mut progress = |fraction: f32| progress(start + (1.0 - start) * fraction);
-        if let Some(imported) = &imported {
-            file = Gguf::open(imported.path())?;
-        }
-        let request = LoadRequest::new(&file)?.with_mapping(options.mapping);
         let knobs = Knobs::from_environment();
         let choose_options = match &options.choose {
             Some(options) => options.clone(),
@@ -149,7 +144,18 @@ impl Model {
             Some(threads) => Some(threads),
             None => knobs.threads()?,
         };
-        let selection = choose(&Hardware::detect(), request.profile(), &choose_options)?;
+        // An import writes gigabytes: what is wrong with the choice is said before. The profile is that of the imported form.
+        let selection = choose(&Hardware::detect(), &file.profile()?, &choose_options)?;
+        let imported = match import::is_needed(&file) {
+            true => Some(options.import(&file, &knobs, |fraction| progress(IMPORT * fraction))?),
+            false => None,
+        };
+        let start = if imported.is_some() { IMPORT } else { 0.0 };
+        let mut progress = |fraction: f32| progress(start + (1.0 - start) * fraction);
+        if let Some(imported) = &imported {
+            file = Gguf::open(imported.path())?;
+        }
+        let request = LoadRequest::new(&file)?.with_mapping(options.mapping);
         let weights = selection.backend().load(selection.device(), &request, &mut progress)?;
         let tokenizer = match weights.vocabulary() {
             Some(vocabulary) => Ok(Tokenizer::new(vocabulary)),

@@ -2,28 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use iced_x86::{CpuidFeature, Decoder, DecoderOptions, EncodingKind, Instruction, Mnemonic, OpKind};
+use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
 
-/// Instructions of an object file that need more than `required` (names of CPU features), with how often each
-/// extension occurs.
-pub(crate) fn beyond(file: &object::File<'_>, required: &[&str]) -> BTreeMap<String, usize> {
-    let mut excess = BTreeMap::new();
-    for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
-        let code = section.data().expect("the section has data");
-        for instruction in decoded(code, section.address()) {
-            for feature in instruction.cpuid_features() {
-                if !required_name(*feature).is_none_or(|name| required.contains(&name)) {
-                    *excess.entry(format!("{feature:?}")).or_default() += 1;
-                }
-            }
+/// Extensions, and how many instructions need each.
+pub(crate) type Excess = BTreeMap<String, usize>;
+
+/// What the instructions of an object file need beyond `required` (names of CPU features).
+pub(crate) fn beyond(file: &object::File<'_>, required: &[&str]) -> Excess {
+    let mut excess = Excess::new();
+    for instruction in code(file) {
+        for feature in missing(&instruction, required) {
+            *excess.entry(format!("{feature:?}")).or_default() += 1;
         }
     }
     excess
 }
 
-/// The functions of a linked file that have VEX or EVEX instructions, with how many.
-pub(crate) fn vex_owners(file: &object::File<'_>) -> BTreeMap<String, usize> {
+/// The functions of a linked file whose instructions need more than `required`.
+pub(crate) fn owners_beyond(file: &object::File<'_>, required: &[&str]) -> BTreeMap<String, Excess> {
     let mut functions: Vec<_> = file
         .symbols()
         .filter(|symbol| symbol.kind() == SymbolKind::Text && !symbol.is_undefined())
@@ -35,15 +32,22 @@ pub(crate) fn vex_owners(file: &object::File<'_>) -> BTreeMap<String, usize> {
         let inside = |(start, size, _): &&(u64, u64, String)| address < start + (*size).max(1);
         functions[..before].iter().rev().take(4).find(inside).map_or("(no symbol)", |(.., name)| name)
     };
-    let mut owners: BTreeMap<String, usize> = BTreeMap::new();
-    for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
-        for instruction in decoded(section.data().expect("the section has data"), section.address()) {
-            if matches!(instruction.code().encoding(), EncodingKind::VEX | EncodingKind::EVEX) {
-                *owners.entry(owner(instruction.ip()).to_owned()).or_default() += 1;
-            }
+    let mut owners: BTreeMap<String, Excess> = BTreeMap::new();
+    for instruction in code(file) {
+        for feature in missing(&instruction, required) {
+            let excess = owners.entry(owner(instruction.ip()).to_owned()).or_default();
+            *excess.entry(format!("{feature:?}")).or_default() += 1;
         }
     }
     owners
+}
+
+/// The features beyond `required` that an instruction needs. TZCNT is REP BSF: a CPU without BMI1 passes over the prefix, and
+/// compilers write it for every CPU where the operand is not zero, which is where the two differ.
+fn missing(instruction: &Instruction, required: &[&str]) -> impl Iterator<Item = CpuidFeature> {
+    let is_there = move |feature: &CpuidFeature| required_name(*feature).is_none_or(|name| required.contains(&name));
+    let features = if instruction.mnemonic() == Mnemonic::Tzcnt { &[] } else { instruction.cpuid_features() };
+    features.iter().copied().filter(move |feature| !is_there(feature))
 }
 
 /// For each LDTILECFG of an object file, whether the widths and heights of the eight tiles, bytes 16 to 31 and 48 to 55 of the 64 that it
@@ -92,6 +96,13 @@ fn is_zeroing(instruction: &Instruction) -> bool {
         && instruction.op1_register() == instruction.op2_register()
 }
 
+/// The instructions of a file.
+fn code(file: &object::File<'_>) -> impl Iterator<Item = Instruction> {
+    file.sections()
+        .filter(|section| section.kind() == SectionKind::Text)
+        .flat_map(|section| decoded(section.data().expect("the section has data"), section.address()))
+}
+
 fn decoded(code: &[u8], address: u64) -> impl Iterator<Item = Instruction> {
     let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
     std::iter::from_fn(move || decoder.can_decode().then(|| decoder.decode()))
@@ -132,6 +143,7 @@ fn required_name(feature: CpuidFeature) -> Option<&'static str> {
         | CpuidFeature::INTEL486
         | CpuidFeature::X64
         | CpuidFeature::CMOV
+        | CpuidFeature::CPUID
         | CpuidFeature::CX8
         | CpuidFeature::FPU
         | CpuidFeature::FPU287
@@ -142,6 +154,7 @@ fn required_name(feature: CpuidFeature) -> Option<&'static str> {
         | CpuidFeature::PAUSE
         | CpuidFeature::SSE
         | CpuidFeature::SSE2
+        | CpuidFeature::SYSCALL
         | CpuidFeature::TSC => return None,
         // CET's ENDBR64 is a NOP where it is not known.
         CpuidFeature::CET_IBT => return None,

@@ -1,4 +1,4 @@
-//! Old x86 CPUs: the release program as it is, on machines without AVX2.
+//! Old x86 CPUs: the release program as it is, on machines from the first x86-64 to the first with AVX2.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +13,8 @@ use super::machine::Machine;
 use super::{RANDOM_CASES, Setting, native_cargo, qemu};
 
 const MACHINES: &[Machine] = &[
+    // What the first Opteron (2003) had: no SSE3, no CMPXCHG16B.
+    Machine { cpu: "qemu64,-sse3,-cx16", tier: "x64", runs: &["x64"] },
     Machine { cpu: "Nehalem", tier: "sse42", runs: &["x64", "sse42"] },
     Machine { cpu: "SandyBridge", tier: "sandybridge", runs: &["x64", "sse42", "sandybridge"] },
     Machine {

@@ -1,7 +1,8 @@
 //! `cargo xtask`: set-up, demo, tests and comparisons of gguf-loader.
 //!
-//! Progress goes to stderr; stdout carries only results (a path, exports, a table). It has no native dependency, so
-//! that it starts where nothing is installed yet but git, a Rust toolchain and a package client.
+//! Progress goes to stderr; stdout carries only results (a path, exports, a table). It builds nothing of llama.cpp, and of C
+//! only what ring (TLS) has, with the `cc` that links any Rust program: so it starts where nothing is installed yet but git,
+//! a Rust toolchain, that C compiler and a package client.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program's own results and progress")]
 

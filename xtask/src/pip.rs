@@ -47,6 +47,12 @@ impl Pip {
         })
     }
 
+    /// The pip of this interpreter, whether it has one or not.
+    #[cfg(test)]
+    pub(crate) fn of(python: &str) -> Self {
+        Self { python: python.into(), version: (23, 0) }
+    }
+
     /// Fetches one requirement, without what it depends on, into an empty folder; returns the file.
     /// pip checks the file against the hash of the index, and shows its progress.
     pub(crate) fn download(&self, requirement: &str, form: Form, folder: &Path) -> Result<PathBuf, PipError> {

@@ -27,7 +27,13 @@ pub(crate) struct Options {
 #[non_exhaustive]
 pub(crate) enum SetupError {
     #[error("missing, and to be installed by hand: {}", by_hand(.needs, *.manager))]
-    Missing { needs: Vec<Need>, manager: Option<&'static PackageManager> },
+    Missing {
+        needs: Vec<Need>,
+        manager: Option<&'static PackageManager>,
+        /// Why pip did not bring it.
+        #[source]
+        cause: Option<Box<SetupError>>,
+    },
     #[error("cannot fetch {requirement} with pip")]
     Fetch {
         requirement: &'static str,
@@ -74,16 +80,27 @@ pub(crate) fn prepare(workspace: &Workspace) -> Result<Environment, SetupError> 
         eprintln!("  the system's package manager did not help: {error}");
     }
     missing = missing_from(&tools);
-    for wheel in WHEELS.iter().filter(|wheel| missing.contains(&wheel.need)) {
-        wheel.install(&tools)?;
-    }
+    let failed = install_wheels(&missing, &tools, Pip::find().as_ref());
     missing = missing_from(&tools);
-    // Nothing is built with pip; who then has something to fetch says so.
-    missing.retain(|need| *need != Need::Pip);
-    if !missing.is_empty() {
-        return Err(SetupError::Missing { needs: missing, manager: system_manager() });
-    }
+    require_all(missing, failed)?;
     Ok(environment(workspace))
+}
+
+/// Fetches what comes as wheels. A failure is no end yet: it is the cause of what is then still missing.
+fn install_wheels(missing: &[Need], tools: &Path, pip: Option<&Pip>) -> Option<SetupError> {
+    let pip = pip?;
+    let wanted = WHEELS.iter().filter(|wheel| missing.contains(&wheel.need));
+    let failures: Vec<_> = wanted.filter_map(|wheel| wheel.install(tools, pip).err()).collect();
+    failures.into_iter().next()
+}
+
+/// Nothing may be missing in the end but pip: nothing is built with it, and who has something to fetch says so.
+fn require_all(mut missing: Vec<Need>, failed: Option<SetupError>) -> Result<(), SetupError> {
+    missing.retain(|need| *need != Need::Pip);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(SetupError::Missing { needs: missing, manager: system_manager(), cause: failed.map(Box::new) })
 }
 
 /// Installs packages by name with the system's manager, as for tools that only some tests need.
@@ -146,8 +163,7 @@ const WHEELS: &[Wheel] = &[
 ];
 
 impl Wheel {
-    fn install(&self, tools: &Path) -> Result<(), SetupError> {
-        let Some(pip) = Pip::find() else { return Ok(()) };
+    fn install(&self, tools: &Path, pip: &Pip) -> Result<(), SetupError> {
         let fetch = |source| SetupError::Fetch { requirement: self.requirement, source };
         let write = |source| SetupError::Write { folder: tools.to_owned(), source };
         let download = tools.join(format!("{}.{}.download", self.requirement, std::process::id()));
@@ -235,6 +251,8 @@ fn sudo_works() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
     use super::*;
 
     #[test]
@@ -249,11 +267,28 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said_with_the_command_that_installs_it() {
-        let error = SetupError::Missing { needs: vec![Need::CxxCompiler], manager: MANAGERS.first() };
+        let error = SetupError::Missing { needs: vec![Need::CxxCompiler], manager: MANAGERS.first(), cause: None };
         assert_eq!(
             error.to_string(),
             "missing, and to be installed by hand: a C++17 compiler: \
              `sudo apt-get install --yes --no-install-recommends g++`"
         );
+    }
+
+    #[test]
+    fn where_pip_fetches_nothing_the_message_still_says_what_to_install_by_hand() {
+        let tools = tempfile::tempdir().unwrap();
+        let pip = Pip::of("no-such-python");
+        let failed = || install_wheels(&[Need::Cmake, Need::Libclang, Need::Pip], tools.path(), Some(&pip));
+        let error = require_all(vec![Need::Cmake, Need::Libclang, Need::Pip], failed()).unwrap_err();
+        assert!(
+            error.to_string().starts_with("missing, and to be installed by hand: cmake 3.14 or newer, libclang: "),
+            "{error}"
+        );
+        let causes: Vec<_> = std::iter::successors(error.source(), |&error| error.source()).collect();
+        assert_eq!(causes[0].to_string(), "cannot fetch cmake==3.31.10 with pip");
+        assert!(causes.iter().any(|cause| cause.to_string().contains("no-such-python")), "{causes:?}");
+        // What else brought the tools meanwhile, or pip alone, is enough.
+        require_all(vec![Need::Pip], failed()).unwrap();
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Options {
     model: Vec<OsString>,
 }
 
-/// `cargo xtask synth`. The writer is an example of the library, so that this program stays without native dependencies.
+/// `cargo xtask synth`. The writer is an example of the library, so that this program is built without llama.cpp.
 pub(crate) fn task(workspace: &Workspace, options: &Options) -> TaskResult {
     let environment = setup::prepare(workspace)?;
     let mut command = workspace.cargo("run");

@@ -5,7 +5,7 @@
 //! cargo test --release --features reference,synth --test conformance -- reference
 //! ```
 //!
-//! A backend that cannot be used here appears as one ignored test, with the reason on stderr.
+//! A backend that cannot be used here appears as one ignored test, with the reason on stdout.
 //!
 //! The tiers of an engine differ in what was compiled for them: kernels. Whatever those have a part in is checked on every
 //! tier, down to a trained model and the proof of which tier ran. What the engine does above them, in code that the program
@@ -57,6 +57,12 @@ const SHARED_CHECKS: &[&[Check]] = &[sequences::CHECKS, refusals::CHECKS, cancel
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
+    // A list is read by programs, which know nothing of reasons.
+    let skipped = |reason: &str| {
+        if !arguments.list {
+            skipped(reason);
+        }
+    };
     let hardware = Arc::new(Hardware::detect());
     // Lives until all trials have ended, and takes its folder with it.
     let models = Arc::new(Models::write());

@@ -1,5 +1,6 @@
 //! What tests skipped. A test that lacks something prints `skipped: why` and passes; libtest shows what a passing test printed
-//! only on request, and then all of it. Here those lines are picked out, and counted.
+//! only on request, and then all of it. Here those lines are picked out, and counted. The conformance suite has a harness of its
+//! own, which keeps nothing back: its lines stand in the report itself.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,12 +8,23 @@ use std::process::Command;
 
 use crate::process::{ProcessError, run_filtered};
 
-/// Reasons, and how many tests gave each.
+/// Reasons, and how many tests or steps gave each.
 #[derive(Debug, Default)]
 pub(crate) struct Skips {
     reasons: BTreeMap<String, usize>,
-    /// Whether the lines that come are what passing tests printed.
-    inside: bool,
+    section: Section,
+}
+
+/// What the lines that come are part of.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Section {
+    /// One line for each test, and what a harness lets through.
+    #[default]
+    Report,
+    /// What passing tests printed.
+    Successes,
+    /// What failing tests printed.
+    Failures,
 }
 
 impl Skips {
@@ -21,12 +33,17 @@ impl Skips {
         run_filtered(tests.args(["--", "--show-output"]), |line| self.shows(line))
     }
 
+    /// Counts one.
+    pub(crate) fn note(&mut self, reason: &str) {
+        *self.reasons.entry(reason.to_owned()).or_default() += 1;
+    }
+
     /// One line for each reason under a heading with the number of all; nothing when nothing was skipped.
     pub(crate) fn summary(&self) -> String {
         let mut table = String::new();
         let total: usize = self.reasons.values().sum();
         if total > 0 {
-            let _ = writeln!(table, "Skipped by {total} tests:");
+            let _ = writeln!(table, "Skipped, by tests and steps, {total} times:");
         }
         for (reason, count) in &self.reasons {
             let _ = writeln!(table, "  {count:>3}  {reason}");
@@ -34,17 +51,30 @@ impl Skips {
         table
     }
 
-    /// Takes note of a line of libtest's report, and says whether to show it.
+    /// Takes note of a line of a report, and says whether to show it.
     fn shows(&mut self, line: &str) -> bool {
         if line == "successes:" {
-            self.inside = true;
-        } else if line == "failures:" || line.starts_with("test result:") {
-            self.inside = false;
+            self.section = Section::Successes;
+        } else if line == "failures:" {
+            self.section = Section::Failures;
+        } else if line.starts_with("test result:") {
+            self.section = Section::Report;
         }
-        if let Some(reason) = line.strip_prefix("skipped: ").filter(|_| self.inside) {
-            *self.reasons.entry(reason.to_owned()).or_default() += 1;
+        let whole = line.strip_prefix("skipped: ");
+        let reason = match self.section {
+            Section::Successes => whole,
+            // With one thread a harness begins the test's line before the test runs.
+            Section::Report => whole.or_else(|| Some(line.split_once(" ... skipped: ")?.1)),
+            Section::Failures => None,
+        };
+        if let Some(reason) = reason {
+            self.note(reason);
         }
-        !self.inside
+        match self.section {
+            Section::Report => whole.is_none(),
+            Section::Successes => false,
+            Section::Failures => true,
+        }
     }
 }
 
@@ -52,7 +82,17 @@ impl Skips {
 mod tests {
     use super::Skips;
 
+    /// Of a harness of its own, and of libtest.
     const REPORT: &str = "\
+skipped: a tier cannot be used here
+
+running 2 tests
+test four ... skipped: no /proc
+ok
+test five ... ok
+
+test result: ok. 2 passed; 0 failed
+
 running 3 tests
 test one ... ok
 test two ... ok
@@ -86,7 +126,12 @@ test result: FAILED. 2 passed; 1 failed";
     fn reasons_of_passing_tests_are_counted_and_their_output_is_left_out() {
         let mut skips = Skips::default();
         let shown: Vec<&str> = REPORT.lines().filter(|line| skips.shows(line)).collect();
-        assert_eq!(skips.summary(), "Skipped by 3 tests:\n    2  no model\n    1  no network\n");
+        skips.note("no cargo-deny");
+        assert_eq!(
+            skips.summary(),
+            "Skipped, by tests and steps, 6 times:\n    1  a tier cannot be used here\n    1  no /proc\n    \
+             1  no cargo-deny\n    2  no model\n    1  no network\n"
+        );
         assert!(shown.contains(&"test one ... ok") && shown.contains(&"skipped: and then it failed"));
         assert!(!shown.iter().any(|line| line.contains("detected") || line.contains("no model")));
     }

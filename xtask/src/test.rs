@@ -98,7 +98,7 @@ fn checks(
     steps.run("documentation", || Ok(run(cargo("doc").arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))?))?;
     steps.run("licences and sources", || {
         if find_program("cargo-deny").is_none() {
-            eprintln!("  skipped: `cargo install cargo-deny --locked` brings what checks them");
+            skips.note("licences and sources: `cargo install cargo-deny --locked` brings what checks them");
             return Ok(());
         }
         // Advisories need a database from the network: `cargo deny --workspace check` asks for them too.

@@ -72,6 +72,17 @@ fn file_with_another_magic_is_not_gguf() {
 }
 
 #[test]
+fn version_that_cannot_be_read_comes_with_the_way_out() {
+    for (version, advice) in [(1_u32, "help: convert the original model again"), (4, "help: take a newer gguf-loader")]
+    {
+        let mut bytes = models::tiny_bytes();
+        bytes[4..8].copy_from_slice(&version.to_le_bytes());
+        let model = Folder::new();
+        refused(&model.file("model.gguf", &bytes), 3, &[&format!("GGUF version {version}"), "2 and 3", advice]);
+    }
+}
+
+#[test]
 fn huge_count_does_not_take_memory() {
     for (offset, what) in [(8, "tensors"), (16, "keys")] {
         let mut bytes = models::tiny_bytes();
@@ -108,7 +119,8 @@ fn unsupported_architecture_is_named_and_can_still_be_inspected() {
     let model = Folder::new();
     let model = model.file("model.gguf", models::bytes(&writer));
     for arguments in [&["select"][..], &["bench"], &["run", "--prompt", "x"]] {
-        assert_fails(&on(arguments, &model), 4, &["does not run the architecture `perceptron`"]);
+        let texts = ["does not run the architecture `perceptron`", "help: take a model of another architecture"];
+        assert_fails(&on(arguments, &model), 4, &texts);
     }
     assert_eq!(json_of(on(&["inspect", "--json"], &model))["architecture"], "perceptron");
 }

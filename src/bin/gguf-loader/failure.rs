@@ -119,6 +119,10 @@ impl Failure {
 }
 
 const DEVICES: &str = "`gguf-loader devices` lists the backends and what each of them lacks here";
+const SMALLER: &str = "take a smaller model, or one with fewer bits per weight";
+const OTHER_ARCHITECTURE: &str = "take a model of another architecture, or a newer gguf-loader; `gguf-loader inspect MODEL` says what the file holds";
+const OTHER_TYPES: &str =
+    "take the model in another quantisation; `gguf-loader inspect MODEL` lists the types that the file has";
 const SHORTER: &str = "ask for a shorter context with --ctx N, or take a smaller model";
 
 impl From<GgufError> for Failure {
@@ -134,6 +138,10 @@ impl From<GgufError> for Failure {
             GgufError::NotGguf { .. } => {
                 (Exit::File, Some("give a file that ends in .gguf; llama.cpp's convert_hf_to_gguf.py makes them"))
             }
+            GgufError::Version { version: ..=1, .. } => {
+                (Exit::File, Some("convert the original model again with a current llama.cpp"))
+            }
+            GgufError::Version { .. } => (Exit::File, Some("take a newer gguf-loader, or the model in version 3")),
             GgufError::Key { .. } | GgufError::Tensor { .. } => {
                 (Exit::File, Some("fetch the file again, or convert the original model again"))
             }
@@ -187,9 +195,7 @@ impl Failure {
             backend::LoadError::Refused { .. } => {
                 (Exit::Model, Some("`gguf-loader inspect MODEL` says what the file holds"))
             }
-            backend::LoadError::Memory { .. } => {
-                (Exit::Memory, Some("take a smaller model, or one with fewer bits per weight"))
-            }
+            backend::LoadError::Memory { .. } => (Exit::Memory, Some(SMALLER)),
             _ => (Exit::Unexpected, None),
         };
         Self::new(exit, error).with_help(help)
@@ -220,32 +226,28 @@ impl From<ChooseError> for Failure {
 
 impl From<SelectError> for Failure {
     fn from(error: SelectError) -> Self {
-        let exit = match &error {
+        let (exit, help) = match &error {
             SelectError::CannotRun { policy, candidates } => blame(policy, candidates),
-            _ => Exit::Backend,
-        };
-        let help = match exit {
-            Exit::Backend => Some(DEVICES),
-            Exit::Memory => Some("take a smaller model, or one with fewer bits per weight"),
-            _ => None,
+            _ => (Exit::Backend, DEVICES),
         };
         Self::new(exit, &error).with_help(help)
     }
 }
 
-/// What to blame when nothing that is permitted can run the model: the backends, unless one could run here but for the
-/// model or the memory.
-fn blame(policy: &Policy, candidates: &[Candidate]) -> Exit {
+/// What to blame when nothing that is permitted can run the model, and what to do about it: the backends, unless one could run
+/// here but for the model or the memory.
+fn blame(policy: &Policy, candidates: &[Candidate]) -> (Exit, &'static str) {
     let permitted = candidates.iter().filter(|candidate| policy.permits(candidate.id));
-    let mut exit = Exit::Backend;
+    let mut blamed = (Exit::Backend, DEVICES);
     for reason in permitted.filter_map(Candidate::ineligible) {
         match reason {
-            Ineligible::Memory { .. } => return Exit::Memory,
-            Ineligible::Architecture(_) | Ineligible::TensorType(_) => exit = Exit::Model,
+            Ineligible::Memory { .. } => return (Exit::Memory, SMALLER),
+            Ineligible::Architecture(_) => blamed = (Exit::Model, OTHER_ARCHITECTURE),
+            Ineligible::TensorType(_) => blamed = (Exit::Model, OTHER_TYPES),
             _ => {}
         }
     }
-    exit
+    blamed
 }
 
 impl From<TokenizerError> for Failure {

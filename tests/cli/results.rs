@@ -8,13 +8,20 @@ use crate::{
     program, run, stdout_of,
 };
 
-const COMMANDS: [&str; 12] = [
+/// Every command.
+const COMMANDS: [&str; 18] = [
     "run",
+    "chat",
     "embed",
     "rerank",
     "devices",
     "select",
     "inspect",
+    "import",
+    "export",
+    "convert",
+    "merge-lora",
+    "merge",
     "tokenize",
     "detokenize",
     "perplexity",
@@ -36,11 +43,39 @@ fn help_documents_every_exit_code() {
     }
 }
 
+/// How a call of a command begins: with the blank, `merge` is not the beginning of `merge-lora`.
+fn call(command: &str) -> String {
+    format!("gguf-loader {command} ")
+}
+
+#[test]
+fn no_command_is_missing_from_these_tests_or_from_the_readme() {
+    let help = text(stdout_of(run(["--help"])));
+    let (_, list) = help.split_once("\nCommands:\n").unwrap();
+    let (list, _) = list.split_once("\n\n").unwrap();
+    // What a line is too narrow for goes on further to the right.
+    let names = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let mut listed: Vec<_> = names.filter(|name| !name.is_empty() && *name != "help").collect();
+    let mut known = COMMANDS.to_vec();
+    listed.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(listed, known);
+    let readme = include_str!("../../README.md");
+    let (_, section) = readme.split_once("\n## Command line\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    for command in COMMANDS {
+        let spelt = [call(command), format!("`{command}`")];
+        assert!(spelt.iter().any(|spelt| section.contains(spelt.as_str())), "{command}");
+    }
+}
+
 #[test]
 fn help_of_every_command_has_examples() {
     for command in COMMANDS {
         let help = text(stdout_of(run([command, "--help"])));
-        assert!(help.contains(&format!("gguf-loader {command}")) && help.contains("--json"), "{help}");
+        let (usage, examples) = help.split_once("\nExamples:\n").unwrap_or_else(|| panic!("no examples: {help}"));
+        let is_example = |line: &str| line.starts_with("  ") && format!("{line} ").contains(&call(command));
+        assert!(examples.lines().any(is_example) && usage.contains("--json"), "{help}");
     }
 }
 

@@ -102,7 +102,7 @@ impl Program {
         Ok(())
     }
 
-    /// One run of `bench`, without repetition: the caller repeats and interleaves.
+    /// One run of `bench`, each of its tests [`RUNS`] times: the caller repeats and interleaves.
     pub(crate) fn bench(
         &self,
         model: &Path,

@@ -426,6 +426,24 @@ mod table {
     ];
 
     #[test]
+    fn a_build_has_the_floor_and_the_tiers_that_its_features_ask_for() {
+        let ids = |os, features: &[&str]| -> Vec<&'static str> {
+            let wanted = tiers::wanted("aarch64", os, |feature| features.contains(&feature));
+            wanted.unwrap().iter().map(|tier| tier.id).collect()
+        };
+        assert_eq!(ids("linux", &[]), ["armv8"]);
+        let features = ["cpu-armv8-dotprod", "cpu-apple-m1", "cpu-haswell"];
+        assert_eq!(ids("linux", &features), ["armv8", "armv8-dotprod"]);
+        assert_eq!(ids("macos", &features), ["armv8", "armv8-dotprod", "apple-m1"]);
+    }
+
+    #[test]
+    fn a_build_for_an_architecture_without_tiers_is_refused_with_the_way_out() {
+        let message = tiers::wanted("riscv64", "linux", |_| true).unwrap_err();
+        assert!(message.contains("riscv64") && message.contains("--no-default-features"), "{message}");
+    }
+
+    #[test]
     fn whatever_a_flag_lets_the_compiler_emit_is_required() {
         for tier in TIERS {
             let flags = tier.gnu_flags.join(" ");

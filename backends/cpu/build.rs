@@ -19,7 +19,7 @@ use object::{Object, ObjectComdat, ObjectSymbol, SymbolKind};
 use crate::{
     bitnet,
     ggml::Source,
-    tiers::{TIERS, Tier},
+    tiers::{self, Tier},
 };
 
 /// ggml-cpu's sources for every architecture, relative to its folder.
@@ -46,7 +46,7 @@ fn architecture_sources(arch: &str) -> &'static [&'static str] {
     match arch {
         "x86_64" => &["arch/x86/quants.c", "arch/x86/repack.cpp"],
         "aarch64" => &["arch/arm/quants.c", "arch/arm/repack.cpp"],
-        other => panic!("no CPU tiers for {other}: build without the cpu features, or extend backends/cpu/tiers.rs"),
+        other => panic!("the tiers of {other} have no source files in backends/cpu/build.rs"),
     }
 }
 
@@ -135,11 +135,7 @@ fn wanted_tiers() -> Vec<&'static Tier> {
     let os = env::var("CARGO_CFG_TARGET_OS").expect("cargo sets it");
     let feature_is_on =
         |feature: &str| env::var_os(format!("CARGO_FEATURE_{}", feature.to_uppercase().replace('-', "_"))).is_some();
-    TIERS
-        .iter()
-        .filter(|tier| tier.is_for(&arch, &os))
-        .filter(|tier| tier.cargo_feature.is_none_or(feature_is_on))
-        .collect()
+    tiers::wanted(&arch, &os, feature_is_on).unwrap_or_else(|message| panic!("{message}"))
 }
 
 fn build_tiers(source: &Source, wanted: &[&'static Tier], renamer: &Renamer) -> Vec<&'static Tier> {
@@ -154,7 +150,7 @@ fn build_tiers(source: &Source, wanted: &[&'static Tier], renamer: &Renamer) -> 
     thread::scope(|scope| {
         for tier in &buildable {
             scope.spawn(move || {
-                let stamp = Stamp::of(source, tier);
+                let stamp = Stamp::of(source, tier, renamer);
                 if !stamp.is_there() {
                     let objects = compile(source, tier, &[]);
                     renamer.rename(tier, &objects);
@@ -188,14 +184,15 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn of(source: &Source, tier: &Tier) -> Self {
+    fn of(source: &Source, tier: &Tier, renamer: &Renamer) -> Self {
         let compiler = compiler(tier, true).get_compiler();
         let version = Command::new(compiler.path()).arg("--version").output().map(|output| output.stdout);
         let text = format!(
-            "{:?}\n{:?}\n{:?}\n{}\n{}\n{}",
+            "{:?}\n{:?}\n{:?}\n{:?}\n{}\n{}\n{}",
             compiler.to_command(),
             version.unwrap_or_default(),
             source.ggml(),
+            renamer.objcopy,
             tier.defines.join(" "),
             include_str!("build.rs"),
             include_str!("amx.h"),

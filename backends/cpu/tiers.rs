@@ -83,6 +83,20 @@ impl Tier {
     }
 }
 
+/// The tiers to build for a target: its architecture's floor, then each whose cargo feature is on. The error says what to do
+/// where there is none.
+pub(crate) fn wanted(arch: &str, os: &str, feature_is_on: impl Fn(&str) -> bool) -> Result<Vec<&'static Tier>, String> {
+    let is_wanted = |tier: &&Tier| tier.is_for(arch, os) && tier.cargo_feature.is_none_or(&feature_is_on);
+    let tiers: Vec<_> = TIERS.iter().filter(is_wanted).collect();
+    if tiers.is_empty() {
+        return Err(format!(
+            "there are no CPU tiers for {arch}: build without them, with `--no-default-features --features cli,reference`, or \
+             add rows for {arch} to backends/cpu/tiers.rs"
+        ));
+    }
+    Ok(tiers)
+}
+
 /// A list of the AVX2 tiers, and what a tier has beyond it.
 macro_rules! avx2 {
     (requires $($more:literal)*) => {

@@ -259,28 +259,31 @@ fn the_files_of_this_machine_give_caches_and_memory() {
     assert!(hardware.memory.total > Some(0));
 }
 
-#[test]
-fn detection_takes_less_than_five_milliseconds() {
-    // The best of ten: other tests run beside this one.
-    let time = || {
-        let start = Instant::now();
-        std::hint::black_box(Hardware::detect());
-        start.elapsed()
-    };
-    let best = (0..10).map(|_| time()).min().unwrap();
-    println!("detected in {best:?}");
-    let emulated = std::env::var_os("GGUF_LOADER_TEST_EMULATED").is_some();
-    assert!(emulated || best < Duration::from_millis(5), "{best:?}");
-}
-
 /// What the selector makes of the fixtures, with the backends that this program has.
 mod choices {
     use super::*;
     use gguf_loader::{
         backend::{ModelProfile, WeightGroup, Workload},
         gguf::TensorType,
-        select::{Registry, Request, select},
+        select::{Registry, Request, SelectError, select},
     };
+
+    #[test]
+    fn detection_and_choice_take_less_than_five_milliseconds() {
+        let (registry, model) = (Registry::global().unwrap(), model(TensorType::Q4_0));
+        // The best of ten: other tests run beside this one.
+        let time = || {
+            let start = Instant::now();
+            let answer = select(registry, &Hardware::detect(), &Request::new(&model));
+            let took = start.elapsed();
+            assert!(answer.is_ok() || answer == Err(SelectError::NoBackends), "{answer:?}");
+            took
+        };
+        let best = (0..10).map(|_| time()).min().unwrap();
+        println!("detected, and chose among {} backends, in {best:?}", registry.len());
+        let emulated = std::env::var_os("GGUF_LOADER_TEST_EMULATED").is_some();
+        assert!(emulated || best < Duration::from_millis(5), "{best:?}");
+    }
 
     /// A model of 7 * 10^9 weights of one type, as large as what binds decoding to the memory.
     fn model(tensor_type: TensorType) -> ModelProfile {
@@ -342,6 +345,42 @@ mod choices {
         check("cpu", TensorType::Q4_0, WITHOUT_PROMPT);
         check("bitnet", TensorType::TQ2_0, WITHOUT_PROMPT);
     }
+
+    #[test]
+    fn on_every_machine_of_this_architecture_there_is_a_winner_and_the_floor_can_run() {
+        let registry = Registry::global().unwrap();
+        let floor = TIERS.iter().find(|tier| tier.is_for(std::env::consts::ARCH, std::env::consts::OS));
+        let Some(floor) = floor.map(|tier| format!("cpu-{}", tier.id)).filter(|id| registry.find(id).is_ok()) else {
+            println!("skipped: no CPU tier is compiled in");
+            return;
+        };
+        let machines: Vec<Snapshot> = fixtures().into_values().map(|fixture| fixture.snapshot).collect();
+        let machines: Vec<Snapshot> =
+            machines.into_iter().filter(|snapshot| snapshot.architecture == Architecture::HERE).collect();
+        let types = [TensorType::F32, TensorType::F16, TensorType::Q4_0, TensorType::Q6_K, TensorType::TQ2_0];
+        let tokens = || prop_oneof![Just(0_u32), 1..5000_u32];
+        proptest!(|(
+            snapshot in prop_oneof![any_snapshot_of(machines.clone()), proptest::sample::select(machines)],
+            more in any_features(),
+            tensor_type in proptest::sample::select(types.to_vec()),
+            prompt_tokens in tokens(),
+            generated_tokens in tokens(),
+        )| {
+            let mut hardware = Hardware::from_snapshot(&snapshot);
+            let recorded = hardware.cpu.features;
+            let model = model(tensor_type);
+            let request = Request::new(&model).with_workload(Workload { prompt_tokens, generated_tokens });
+            // As it is, and with features in any combination.
+            for features in [recorded, recorded.iter().chain(more.iter()).collect()] {
+                hardware.cpu.features = features;
+                let selection = select(registry, &hardware, &request).unwrap();
+                prop_assert!(selection.eligible().any(|(candidate, _)| candidate.id == floor), "{selection}");
+                let id = selection.backend().id();
+                let tier = TIERS.iter().find(|tier| id.ends_with(&format!("-{}", tier.id)));
+                prop_assert!(tier.is_some_and(|tier| features.missing(tier.requires).is_empty()), "{selection}");
+            }
+        });
+    }
 }
 
 mod table {
@@ -388,6 +427,24 @@ mod table {
     }
 
     #[test]
+    fn a_build_has_the_floor_and_the_tiers_that_its_features_ask_for() {
+        let ids = |os, features: &[&str]| -> Vec<&'static str> {
+            let wanted = tiers::wanted("aarch64", os, |feature| features.contains(&feature));
+            wanted.unwrap().iter().map(|tier| tier.id).collect()
+        };
+        assert_eq!(ids("linux", &[]), ["armv8"]);
+        let features = ["cpu-armv8-dotprod", "cpu-apple-m1", "cpu-haswell"];
+        assert_eq!(ids("linux", &features), ["armv8", "armv8-dotprod"]);
+        assert_eq!(ids("macos", &features), ["armv8", "armv8-dotprod", "apple-m1"]);
+    }
+
+    #[test]
+    fn a_build_for_an_architecture_without_tiers_is_refused_with_the_way_out() {
+        let message = tiers::wanted("riscv64", "linux", |_| true).unwrap_err();
+        assert!(message.contains("riscv64") && message.contains("--no-default-features"), "{message}");
+    }
+
+    #[test]
     fn every_rate_grows_from_tier_to_tier() {
         for architecture in ["x86_64", "aarch64"] {
             let tiers: Vec<_> = TIERS.iter().filter(|tier| tier.arch == architecture).collect();
@@ -424,24 +481,6 @@ mod table {
         ("+sve", &["fcma"]),
         ("+sme", &["bf16"]),
     ];
-
-    #[test]
-    fn a_build_has_the_floor_and_the_tiers_that_its_features_ask_for() {
-        let ids = |os, features: &[&str]| -> Vec<&'static str> {
-            let wanted = tiers::wanted("aarch64", os, |feature| features.contains(&feature));
-            wanted.unwrap().iter().map(|tier| tier.id).collect()
-        };
-        assert_eq!(ids("linux", &[]), ["armv8"]);
-        let features = ["cpu-armv8-dotprod", "cpu-apple-m1", "cpu-haswell"];
-        assert_eq!(ids("linux", &features), ["armv8", "armv8-dotprod"]);
-        assert_eq!(ids("macos", &features), ["armv8", "armv8-dotprod", "apple-m1"]);
-    }
-
-    #[test]
-    fn a_build_for_an_architecture_without_tiers_is_refused_with_the_way_out() {
-        let message = tiers::wanted("riscv64", "linux", |_| true).unwrap_err();
-        assert!(message.contains("riscv64") && message.contains("--no-default-features"), "{message}");
-    }
 
     #[test]
     fn whatever_a_flag_lets_the_compiler_emit_is_required() {
@@ -485,7 +524,11 @@ fn any_text() -> impl Strategy<Value = String> {
 
 /// A snapshot whose every file, register and number may be anything.
 fn any_snapshot() -> impl Strategy<Value = Snapshot> {
-    let machines: Vec<Snapshot> = fixtures().into_values().map(|fixture| fixture.snapshot).collect();
+    any_snapshot_of(fixtures().into_values().map(|fixture| fixture.snapshot).collect())
+}
+
+/// As [`any_snapshot`], with what one of these machines has as the beginning.
+fn any_snapshot_of(machines: Vec<Snapshot>) -> impl Strategy<Value = Snapshot> {
     let leaf = prop_oneof![0_u32..0x30, 0x8000_0000_u32..0x8000_0030, any::<u32>()];
     let leaves = proptest::collection::vec((leaf, 0_u32..9, any::<[u32; 4]>()), 0..12);
     let texts = proptest::collection::vec(any_text(), 1..12);

@@ -90,5 +90,5 @@ inline int32_t load_dword(const int8_t * bytes) {
 #elif defined(__ARM_NEON)
 #include "lanes_neon.h"
 #else
-#include "lanes_scalar.h"
+#error "no lanes for this architecture: backends/cpu/tiers.rs has tiers for x86-64, which has SSE2, and for aarch64, which has NEON"
 #endif

@@ -69,8 +69,10 @@ pub fn merge_lora<P: AsRef<Path>>(
         let name = &gguf.tensors()[index].name;
         if loras.iter().any(|(lora, _)| lora.file.tensor(&format!("{name}.lora_a")).is_some()) {
             let loras = Arc::clone(&loras);
+            // An adapter's product is added to what an engine has multiplied with the scale.
+            let unit = weights::scale_beside(&gguf, &gguf.tensors()[index])?;
             merged.change(index, move |tensor, weights| {
-                loras.iter().try_for_each(|(lora, scale)| weights::add_lora(lora, *scale, tensor, weights))
+                loras.iter().try_for_each(|(lora, scale)| weights::add_lora(lora, scale / unit, tensor, weights))
             })?;
         } else {
             merged.copy(index)?;
@@ -99,9 +101,14 @@ pub fn merge_models(
     alike::check(&one, &other)?;
     let mut merged = Output::new(&one);
     merged.read_too(&other);
-    for index in 0..one.tensors().len() {
-        let other = Arc::clone(&other);
-        merged.change(index, move |tensor, weights| weights::blend(&other, ratio, tensor, weights))?;
+    for (index, tensor) in one.tensors().iter().enumerate() {
+        if weights::is_scale(&one, tensor) {
+            // What a weight stands for is its product with the scale: that is what is mixed, and the scale stays.
+            merged.copy(index)?;
+            continue;
+        }
+        let (other, scale) = (Arc::clone(&other), weights::scale_beside(&one, tensor)?);
+        merged.change(index, move |tensor, weights| weights::blend(&other, ratio, scale, tensor, weights))?;
     }
     merged.write(output.as_ref(), progress)
 }

@@ -20,6 +20,22 @@ fn read_again(gguf: &Gguf, tensor: &TensorInfo) -> Result<Vec<f32>, GgufError> {
     read(gguf, tensor).unwrap_or_else(|| Ok(Vec::new()))
 }
 
+/// What an engine multiplies the products of a matrix with: one number beside it, as BitNet's have. 1 where there is none.
+pub(super) fn scale_beside(gguf: &Gguf, tensor: &TensorInfo) -> Result<f32, GgufError> {
+    let stem = tensor.name.strip_suffix(".weight");
+    let beside = stem.and_then(|stem| gguf.tensor(&format!("{stem}.scale"))).filter(|scale| scale.elements() == 1);
+    match beside.and_then(|scale| read(gguf, scale)) {
+        Some(scale) => Ok(scale?.first().copied().unwrap_or(1.0)),
+        None => Ok(1.0),
+    }
+}
+
+/// Whether `tensor` is such a number.
+pub(super) fn is_scale(gguf: &Gguf, tensor: &TensorInfo) -> bool {
+    let stem = tensor.name.strip_suffix(".scale");
+    stem.is_some_and(|stem| gguf.tensor(&format!("{stem}.weight")).is_some()) && tensor.elements() == 1
+}
+
 /// Adds an adapter's product to the weights of `tensor`, if it changes them.
 pub(super) fn add_lora(lora: &LoraFile, scale: f32, tensor: &TensorInfo, weights: &mut [f32]) -> Result<(), GgufError> {
     let find = |half: &str| lora.file.tensor(&format!("{}.{half}", tensor.name));
@@ -54,10 +70,17 @@ fn matrices_of(tensor: &TensorInfo) -> usize {
     tensor.shape.iter().skip(2).product::<u64>().max(1) as usize
 }
 
-/// `1 - ratio` times the weights, and `ratio` times those of the same tensor of `other`.
-pub(super) fn blend(other: &Gguf, ratio: f32, tensor: &TensorInfo, weights: &mut [f32]) -> Result<(), GgufError> {
+/// `1 - ratio` times the weights, and `ratio` times those of the same tensor of `other`, in units of `scale`.
+pub(super) fn blend(
+    other: &Gguf,
+    ratio: f32,
+    scale: f32,
+    tensor: &TensorInfo,
+    weights: &mut [f32],
+) -> Result<(), GgufError> {
     let Some(theirs) = other.tensor(&tensor.name) else { return Ok(()) };
+    let unit = scale_beside(other, theirs)? / scale;
     let theirs = read_again(other, theirs)?;
-    weights.iter_mut().zip(&theirs).for_each(|(weight, theirs)| *weight += ratio * (theirs - *weight));
+    weights.iter_mut().zip(&theirs).for_each(|(weight, theirs)| *weight += ratio * (unit * theirs - *weight));
     Ok(())
 }

@@ -12,7 +12,9 @@
 
 #include "kernels/operation.h"
 
+#include "ggml-cpp.h"
 #include "gguf.h"
+#include "llama-adapter.h"
 #include "llama-model-loader.h"
 #include "models/models.h"
 
@@ -164,8 +166,10 @@ struct Graph : llm_graph_context {
         } else {
             ggml_tensor * input = build_norm(hidden, layer.ffn_norm, nullptr, LLM_NORM_RMS, il);
             cb(input, "ffn_norm", il);
-            gated = build_ffn(input, layer.ffn_up, nullptr, layer.ffn_up_s, layer.ffn_gate, nullptr, layer.ffn_gate_s,
-                              nullptr, nullptr, nullptr, nullptr, LLM_FFN_RELU_SQR, LLM_FFN_PAR, il);
+            // build_ffn would multiply an adapter's product with the scale, too.
+            ggml_tensor * gate = build_lora_mm(layer.ffn_gate, input, layer.ffn_gate_s);
+            ggml_tensor * up = build_lora_mm(layer.ffn_up, input, layer.ffn_up_s);
+            gated = ggml_mul(ctx0, ggml_sqr(ctx0, ggml_relu(ctx0, gate)), up);
         }
         cb(gated, "ffn_sub_out", il);
         hidden = fused ? operation(model.operations->down, {layer.ffn_down}, gated, layer.ffn_sub_norm, hidden,
@@ -248,6 +252,14 @@ void rename_keys(gguf_context * file, const std::string & architecture) {
     }
 }
 
+// What a file says of itself; nothing where it cannot be read.
+std::string architecture_of(const char * path) {
+    const gguf_context_ptr file(gguf_init_from_file(path, {/*no_alloc=*/true, /*ctx=*/nullptr}));
+    const int64_t key = file ? gguf_find_key(file.get(), "general.architecture") : -1;
+    const bool is_text = key >= 0 && gguf_get_kv_type(file.get(), key) == GGUF_TYPE_STRING;
+    return is_text ? gguf_get_val_str(file.get(), key) : "";
+}
+
 } // namespace
 
 bool is_architecture(const std::string & name) {
@@ -282,6 +294,25 @@ llama_model * load(const std::string & path, const llama_model_params & params) 
         return nullptr;
     }
     return model.release();
+}
+
+llama_adapter_lora * load_adapter(llama_model * model, const char * path) {
+    if (model->arch != LLM_ARCH_BITNET || !is_architecture(architecture_of(path))) {
+        return llama_adapter_lora_init(model, path);
+    }
+    // libllama compares the name in the file with the model's architecture, and that name stands for none that it knows. It
+    // asks the model for its tensors besides; a model that has these, and no architecture, passes. Other threads may be
+    // computing with the real one, so that it cannot be changed meanwhile.
+    Model stand_in(llama_model_default_params());
+    stand_in.tensors_by_name = model->tensors_by_name;
+    llama_adapter_lora * adapter = llama_adapter_lora_init(&stand_in, path);
+    if (adapter) {
+        // Until it is in this list, it goes with the stand-in.
+        model->loras.insert(adapter);
+        adapter->model = model;
+        stand_in.loras.clear();
+    }
+    return adapter;
 }
 
 } // namespace bitnet

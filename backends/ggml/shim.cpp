@@ -3,6 +3,7 @@
 #include "ggml-alloc.h"
 #include "ggml-backend-impl.h"
 #include "ggml-cpp.h"
+#include "llama-adapter.h"
 #include "llama-arch.h"
 #include "llama-context.h"
 #include "llama-model.h"
@@ -51,6 +52,14 @@ ggml_backend_buffer_type_t buffer_type_for(ggml_backend_dev_t device, ggml_tenso
         }
     }
     return ggml_backend_dev_buffer_type(device);
+}
+
+// Whether an adapter changes an embedding table that the model multiplies with for the logits too. The halves of such an adapter
+// have changed places, for rows that are looked up, and llama.cpp asserts that they fit a product.
+bool changes_tied_output(const llama_model & model, llama_adapter_lora & adapter) {
+    // llama.cpp's `bitnet` does not name its output matrix.
+    ggml_tensor * output = model.arch == LLM_ARCH_BITNET && !model.output ? model.tok_embd : model.output;
+    return output && std::strcmp(ggml_get_name(output), "token_embd.weight") == 0 && adapter.get_weight(output);
 }
 
 } // namespace
@@ -273,7 +282,19 @@ bool gl_sequence_copy(llama_context * context, llama_seq_id from, llama_seq_id t
 }
 
 llama_adapter_lora * gl_adapter_load(llama_model * model, const char * path) {
-    return guarded<llama_adapter_lora *>(nullptr, [&] { return llama_adapter_lora_init(model, path); });
+    return guarded<llama_adapter_lora *>(nullptr, [&] {
+#ifdef GGUF_LOADER_BITNET
+        llama_adapter_lora * adapter = bitnet::load_adapter(model, path);
+#else
+        llama_adapter_lora * adapter = llama_adapter_lora_init(model, path);
+#endif
+        if (adapter && changes_tied_output(*model, *adapter)) {
+            llama_adapter_lora_free(adapter);
+            throw std::runtime_error("it changes `token_embd.weight`, which is the output matrix of this model too, where it cannot "
+                                     "be applied: merge the adapter into the model");
+        }
+        return adapter;
+    });
 }
 
 // llama.cpp takes adapters over before it reserves memory for the graph with them. Where that fails it would keep pointers

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use super::{AdapterError, open, text};
 use crate::{
     backend::BackendAdapter,
-    gguf::{Fingerprint, Gguf, TensorInfo, TensorType, Value},
+    gguf::{Fingerprint, Gguf, TensorInfo, TensorType, Value, fork},
     model::Model,
     state::AppliedAdapter,
 };
@@ -70,7 +70,7 @@ impl LoraFile {
             problem: problem.to_owned(),
         };
         let (adapter, architecture) = (text(&file, "general.architecture").unwrap_or_default(), model.architecture()?);
-        if adapter != architecture {
+        if !fork::are_alike(adapter, architecture) {
             let (adapter, model) = (adapter.to_owned(), architecture.to_owned());
             return Err(AdapterError::Architecture { adapter, model });
         }

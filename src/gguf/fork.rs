@@ -14,6 +14,12 @@ pub(crate) fn is_bitnet(architecture: &str) -> bool {
     BITNET_ARCHITECTURES.contains(&architecture)
 }
 
+/// Whether an adapter for one of these architectures can be one for a model of the other: the three names of BitNet stand for
+/// the same tensors.
+pub(crate) fn are_alike(one: &str, other: &str) -> bool {
+    one == other || is_bitnet(one) && is_bitnet(other)
+}
+
 /// Where an element type that ggml does not have is known from.
 pub(super) fn origin(id: u32) -> &'static str {
     match id {

@@ -1,23 +1,29 @@
-use std::path::{Path, PathBuf};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 use gguf_loader::{
     Context,
     adapter::{AdapterError, ControlVector, LoraAdapter},
     backend::AdapterEngineError,
-    gguf::{Gguf, TensorType, Value, Writer, synth::SyntheticModel},
+    gguf::{
+        Gguf, TensorType, Value, Writer,
+        synth::{Output, SyntheticModel},
+    },
+    merge::merge_lora,
     state::{State, StateError},
 };
 
-use super::{Folder, bytes, context, distance, load, logits, noise, on_reference};
+use super::{Folder, bytes, context, distance, floats, load, logits, noise, on_backend};
 
 const RANK: u64 = 3;
 const ALPHA: f32 = 6.0;
 
 /// The matrices that the adapters change.
-fn is_changed(name: &str) -> bool {
-    ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_gate", "ffn_down"]
-        .iter()
-        .any(|stem| name.contains(stem))
+pub(crate) fn is_changed(name: &str) -> bool {
+    let stems = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_gate", "ffn_down"];
+    name.ends_with(".weight") && stems.iter().any(|stem| name.contains(stem))
 }
 
 fn seed_of(name: &str, seed: u64) -> u64 {
@@ -54,13 +60,16 @@ pub(crate) fn merged(folder: &Folder, name: &str, adapters: &[(u64, f32)]) -> Pa
             return;
         }
         let (inputs, outputs) = (gguf.tensor(name).unwrap().shape[0], gguf.tensor(name).unwrap().shape[1]);
+        // A scale beside the matrix is not the adapter's.
+        let beside = gguf.tensor(&name.replace(".weight", ".scale"));
+        let unit = beside.map_or(1.0, |scale| floats(&gguf.read_tensor(scale).unwrap())[0]);
         for &(seed, scale) in adapters {
             let (a, b) = pair(name, seed, inputs, outputs);
             for output in 0..outputs as usize {
                 for input in 0..inputs as usize {
                     let product = |rank: usize| b[output * RANK as usize + rank] * a[rank * inputs as usize + input];
                     let sum: f32 = (0..RANK as usize).map(product).sum();
-                    weights[output * inputs as usize + input] += scale * ALPHA / RANK as f32 * sum;
+                    weights[output * inputs as usize + input] += scale * ALPHA / RANK as f32 * sum / unit;
                 }
             }
         }
@@ -106,6 +115,42 @@ fn applied_it_equals_merged_weights() {
     drop((one, two, again));
     context.edit(gguf_loader::backend::SequenceEdit::Clear).unwrap();
     assert!(distance(&logits(&mut context), &with) < 1e-6);
+}
+
+/// Adds a pair for the embedding table, whose halves have changed places.
+fn add_embedding(folder: &Folder, writer: &mut Writer) {
+    const TABLE: &str = "token_embd.weight";
+    let shape = Gguf::open(folder.base()).unwrap().tensor(TABLE).unwrap().shape.clone();
+    for (half, seed, rows) in [("a", 3, shape[1]), ("b", 4, shape[0])] {
+        let numbers = bytes(&noise(seed, (RANK * rows) as usize, 0.5));
+        writer.add_tensor(format!("{TABLE}.lora_{half}"), &[RANK, rows], TensorType::F32, numbers).unwrap();
+    }
+}
+
+#[test]
+fn an_embedding_table_is_adapted_where_it_is_not_the_output_matrix_too() {
+    let folder = Folder::with(|base| {
+        let mut model = SyntheticModel::tiny().with_type(TensorType::F32);
+        model.shape.output = Output::Separate;
+        model.write_file(base).unwrap();
+    });
+    let Some(model) = load(&folder.base()) else { return };
+    let path = write_adapter(&folder, "1.gguf", 1, |writer| add_embedding(&folder, writer));
+    let merged = folder.path("merged.gguf");
+    let go_on = |_| ControlFlow::Continue(());
+    merge_lora(folder.base(), &[(&path, 1.0)], &merged, go_on).unwrap();
+    let mut context = context(&model);
+    context.set_adapters(&[(&LoraAdapter::load(&model, &path).unwrap(), 1.0)]).unwrap();
+    let (found, expected) = (logits(&mut context), logits(&mut super::context(&load(&merged).unwrap())));
+    assert!(distance(&found, &expected) < 0.01, "{}", distance(&found, &expected));
+
+    let tied = Folder::new();
+    let path = write_adapter(&tied, "1.gguf", 1, |writer| add_embedding(&tied, writer));
+    let error = LoraAdapter::load(&load(&tied.base()).unwrap(), &path).unwrap_err();
+    assert!(matches!(error, AdapterError::Engine(AdapterEngineError::Refused { .. })), "{error:?}");
+    assert!(error.to_string().contains("`token_embd.weight`, which is the output matrix"), "{error}");
+    let report = merge_lora(tied.base(), &[(&path, 1.0)], tied.path("merged.gguf"), go_on).unwrap();
+    assert_eq!(report.changed, 15);
 }
 
 #[test]
@@ -242,7 +287,7 @@ fn an_adapter_of_another_model_is_an_error_that_names_what_does_not_fit() {
     assert!(matches!(used.set_adapters(&[(&adapter, f32::NAN)]), Err(AdapterError::Scale(_))));
     assert!(used.set_adapters(&[(&adapter, 1.0)]).is_ok());
     if cfg!(feature = "reference") {
-        let error = LoraAdapter::load(&on_reference(&folder.base()), &good).unwrap_err();
+        let error = LoraAdapter::load(&on_backend(&folder.base(), "reference"), &good).unwrap_err();
         assert!(matches!(error, AdapterError::Engine(AdapterEngineError::Unsupported)), "{error}");
     }
 }

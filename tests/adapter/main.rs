@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the functions that the tests share are tests too")]
 
+mod bitnet;
 mod control;
 mod lora;
 mod merge;
@@ -23,8 +24,12 @@ struct Folder(tempfile::TempDir);
 
 impl Folder {
     fn new() -> Self {
+        Self::with(|base| SyntheticModel::tiny().with_type(TensorType::F32).write_file(base).unwrap())
+    }
+
+    fn with(write: impl Fn(&Path)) -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
-        SyntheticModel::tiny().with_type(TensorType::F32).write_file(folder.base()).unwrap();
+        write(&folder.base());
         folder
     }
 
@@ -85,8 +90,8 @@ fn load(path: &Path) -> Option<Model> {
     Some(model)
 }
 
-fn on_reference(path: &Path) -> Model {
-    let choose = ChooseOptions::default().with_policy(Policy::Named("reference".to_owned()));
+fn on_backend(path: &Path, id: &str) -> Model {
+    let choose = ChooseOptions::default().with_policy(Policy::Named(id.to_owned()));
     Model::load_with(path, &LoadOptions::default().with_choose(choose), |_| ControlFlow::Continue(())).unwrap()
 }
 

@@ -11,12 +11,12 @@ use super::{
     lora::{merged, write_adapter},
 };
 
-fn on(_: f32) -> ControlFlow<()> {
+pub(crate) fn on(_: f32) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
 /// The largest difference of a weight of two models in F32.
-fn difference(one: &Gguf, other: &Gguf) -> f32 {
+pub(crate) fn difference(one: &Gguf, other: &Gguf) -> f32 {
     assert_eq!(one.tensors().len(), other.tensors().len());
     let of = |gguf: &Gguf, name: &str| floats(&gguf.read_tensor(gguf.tensor(name).unwrap()).unwrap());
     one.tensors().iter().fold(0.0, |largest: f32, tensor| {

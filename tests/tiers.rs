@@ -36,9 +36,13 @@ fn context(model: &Model) -> Context {
 
 /// The compiled CPU tiers that this machine can run, slowest first as far as the names' order goes.
 fn runnable() -> Vec<&'static str> {
+    runnable_of("cpu-")
+}
+
+fn runnable_of(engine: &str) -> Vec<&'static str> {
     let hardware = Hardware::detect();
     let registry = Registry::global().expect("the registry is sound");
-    let tiers = registry.iter().filter(|backend| backend.id().starts_with("cpu-"));
+    let tiers = registry.iter().filter(|backend| backend.id().starts_with(engine));
     tiers.filter(|backend| backend.devices(&hardware).is_ok()).map(|backend| backend.id()).collect()
 }
 
@@ -70,6 +74,35 @@ fn models_on_all_tiers_live_together_and_keep_their_tier() {
         context.edit(gguf_loader::backend::SequenceEdit::Clear).expect("the cache can be emptied");
         assert_eq!(&generated(context, 12), alone, "{id}");
         assert_eq!(context.executed_by(), *id);
+    }
+}
+
+/// Five weights in a byte take longer to unpack than two bits each, and a thread alone does not wait for the memory.
+#[cfg(feature = "bitnet")]
+#[test]
+fn ternary_weights_are_packed_for_the_threads_that_were_asked_for() {
+    use gguf_loader::gguf::{TensorType, synth::SyntheticBitNet};
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("bitnet.gguf");
+    SyntheticBitNet::tiny().with_ternary(TensorType::TQ2_0).write_file(&path).expect("the model is written");
+    let ids = runnable_of("bitnet-");
+    // Where bytes can be permuted, and products of bytes added up.
+    const DENSE: [&str; 3] = ["bitnet-icelake", "bitnet-zen4", "bitnet-sapphirerapids"];
+    if !ids.iter().any(|id| DENSE.contains(id)) {
+        eprintln!("skipped: no tier with five ternary weights in a byte runs here");
+        return;
+    }
+    for id in ids {
+        for threads in [1, 2] {
+            let choose = ChooseOptions::default().with_policy(Policy::Named(id.to_owned()));
+            let options = LoadOptions::default().with_choose(choose);
+            let options = options.with_threads(NonZeroU32::new(threads).expect("above zero"));
+            let model = Model::load_with(&path, &options, |_| ControlFlow::Continue(())).expect("the model loads");
+            let dense = if threads > 1 && DENSE.contains(&id) { 14 } else { 0 };
+            let expected = format!("TernaryTensors {{ two_bits: {}, dense: {dense} }}", 14 - dense);
+            assert!(format!("{model:?}").contains(&expected), "{id}, {threads} threads: {model:?}");
+        }
     }
 }
 

@@ -63,9 +63,11 @@ impl Backend for BitnetBackend {
         let hardware = Hardware::detect();
         self.tier.require(&hardware)?;
         ggml::require_for_weights(request, &hardware.memory, |tensor| self.repacked_bytes(tensor))?;
-        let model = LlamaModel::load(self.id, self.registration(hardware.default_threads()), request, progress)?;
+        let all = hardware.default_threads();
+        let registration = self.registration(request.threads().unwrap_or(all), all);
+        let model = LlamaModel::load(self.id, registration, request, progress)?;
         // Stacked experts, for one, are multiplied in another way. To run such a model here would be to pretend.
-        if model.ternary_tensors() == 0 && !request.profile().vocabulary_only {
+        if model.ternary_tensors().count() == 0 && !request.profile().vocabulary_only {
             let message = "the kernels multiply with none of its ternary tensors".to_owned();
             return Err(LoadError::Refused { engine: ggml::ENGINE, message });
         }
@@ -76,7 +78,7 @@ impl Backend for BitnetBackend {
         let hardware = Hardware::detect();
         self.tier.require(&hardware).ok()?;
         let threads = hardware.default_threads();
-        ggml::measure(self.registration(threads), threads, budget)
+        ggml::measure(self.registration(threads, threads), threads, budget)
     }
 
     fn product(
@@ -88,7 +90,7 @@ impl Backend for BitnetBackend {
         if let Err(unavailable) = self.tier.require(&Hardware::detect()) {
             return Some(Err(ProductError::Failed(unavailable.to_string())));
         }
-        let product = LlamaProduct::new(self.registration(threads), matrix, threads);
+        let product = LlamaProduct::new(self.registration(threads, threads), matrix, threads);
         Some(product.map(|product| Box::new(product) as Box<dyn Product>))
     }
 
@@ -98,11 +100,12 @@ impl Backend for BitnetBackend {
 }
 
 impl BitnetBackend {
-    /// The tier with its kernels. Threads that share the memory read too slowly to keep up with two bits a weight, and gain from
-    /// fewer; a single one does not, and loses by unpacking them.
-    fn registration(&self, threads: NonZeroU32) -> CpuRegistration {
-        let packing = if threads.get() > 1 { TernaryPacking::Dense } else { TernaryPacking::TwoBits };
-        self.registration.with_ternary_kernels(packing, threads.get())
+    /// The tier with its kernels, for weights that `computing` threads multiply with and `packing` threads repack. Threads that share
+    /// the memory read too slowly to keep up with two bits a weight, and gain from fewer; a single one does not, and loses by
+    /// unpacking them.
+    fn registration(&self, computing: NonZeroU32, packing: NonZeroU32) -> CpuRegistration {
+        let form = if computing.get() > 1 { TernaryPacking::Dense } else { TernaryPacking::TwoBits };
+        self.registration.with_ternary_kernels(form, packing.get())
     }
 
     /// Bytes that a matrix takes in the form that the kernels, or else ggml, make of it.

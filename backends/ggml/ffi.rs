@@ -16,6 +16,24 @@ pub(crate) struct Product {
     _opaque: [u8; 0],
 }
 
+/// `gl_ternary_count`: how many of a model's tensors the ternary kernels multiply with, by their form.
+#[cfg(feature = "bitnet")]
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct TernaryTensors {
+    /// Of two bits a weight.
+    two_bits: i32,
+    /// Of five weights a byte.
+    dense: i32,
+}
+
+#[cfg(feature = "bitnet")]
+impl TernaryTensors {
+    pub(crate) fn count(self) -> i32 {
+        self.two_bits + self.dense
+    }
+}
+
 /// `gl_chat_template`.
 #[repr(C)]
 pub(crate) struct ChatTemplate {
@@ -88,7 +106,7 @@ unsafe extern "C" {
         params: *const sys::llama_model_params,
     ) -> *mut sys::llama_model;
     #[cfg(feature = "bitnet")]
-    pub(crate) fn gl_ternary_tensors(model: *const sys::llama_model) -> i32;
+    pub(crate) fn gl_ternary_tensors(model: *const sys::llama_model) -> TernaryTensors;
     pub(crate) fn gl_context_new(
         model: *mut sys::llama_model,
         params: *const sys::llama_context_params,

@@ -58,6 +58,8 @@ pub(crate) struct LlamaModel {
     pub(super) profile: ModelProfile,
     shape: ModelShape,
     vocabulary: Arc<LlamaVocabulary>,
+    #[cfg(feature = "bitnet")]
+    ternary: ffi::TernaryTensors,
     /// Held where llama.cpp reads or changes the model's list of adapters.
     adapters: Mutex<()>,
 }
@@ -86,16 +88,27 @@ impl LlamaModel {
             graph_compute.map_err(|Reentered| LoadError::Refused { engine: ENGINE, message: Reentered.to_string() })?;
         let vocabulary = Arc::new(LlamaVocabulary::new(raw.clone()));
         let shape = shape(&raw, &profile);
-        Ok(Self { raw, backend, registration, graph_compute, profile, shape, vocabulary, adapters: Mutex::new(()) })
+        Ok(Self {
+            // SAFETY: the model is valid, and its weights are in memory.
+            #[cfg(feature = "bitnet")]
+            ternary: unsafe { ffi::gl_ternary_tensors(raw.as_ptr()) },
+            raw,
+            backend,
+            registration,
+            graph_compute,
+            profile,
+            shape,
+            vocabulary,
+            adapters: Mutex::new(()),
+        })
     }
 }
 
 #[cfg(feature = "bitnet")]
 impl LlamaModel {
     /// How many of the tensors lie where the ternary kernels multiply with them.
-    pub(crate) fn ternary_tensors(&self) -> u32 {
-        // SAFETY: the model is valid.
-        u32::try_from(unsafe { ffi::gl_ternary_tensors(self.raw.as_ptr()) }).unwrap_or(0)
+    pub(crate) fn ternary_tensors(&self) -> ffi::TernaryTensors {
+        self.ternary
     }
 }
 

@@ -158,13 +158,15 @@ llama_model * gl_model_load(const char * path, const char * architecture, const 
     });
 }
 
-int32_t gl_ternary_tensors(const llama_model * model) {
-    return guarded<int32_t>(0, [&] {
-        int32_t count = 0;
+gl_ternary_count gl_ternary_tensors(const llama_model * model) {
+    return guarded<gl_ternary_count>({}, [&] {
+        gl_ternary_count count = {};
 #ifdef GGUF_LOADER_BITNET
         for (const auto & [name, tensor] : model->tensors_by_name) {
             const bool output = tensor->type == GGML_TYPE_Q6_K; // has a kernel there too, and is not ternary
-            count += !output && tensor->buffer && std::strcmp(ggml_backend_buffer_name(tensor->buffer), GL_TERNARY_BUFFER) == 0;
+            if (!output && tensor->buffer && std::strcmp(ggml_backend_buffer_name(tensor->buffer), GL_TERNARY_BUFFER) == 0) {
+                ++(static_cast<const gl_ternary_header *>(tensor->data)->dense ? count.dense : count.two_bits);
+            }
         }
 #endif
         return count;

@@ -20,8 +20,13 @@ bool gl_knows_architecture(const char * name);
 // everything on the CPU.
 struct llama_model * gl_model_load(const char * path, const char * architecture, const struct llama_model_params * params);
 
-// How many of the model's ternary tensors lie in the ternary buffer: whether the ternary kernels really run.
-int32_t gl_ternary_tensors(const struct llama_model * model);
+// How many of the model's ternary tensors lie in the ternary buffer, by the form that they have there: whether the ternary kernels
+// really run.
+typedef struct gl_ternary_count {
+    int32_t two_bits;
+    int32_t dense;
+} gl_ternary_count;
+gl_ternary_count gl_ternary_tensors(const struct llama_model * model);
 
 // NULL on failure.
 struct llama_context * gl_context_new(struct llama_model * model, const struct llama_context_params * params);

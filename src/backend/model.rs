@@ -27,22 +27,29 @@ pub struct LoadRequest<'a> {
     path: &'a Path,
     profile: ModelProfile,
     mapping: Mapping,
+    threads: Option<NonZeroU32>,
 }
 
 impl<'a> LoadRequest<'a> {
-    /// Asks for `file`, with the default [`Mapping`].
+    /// Asks for `file`, with the default [`Mapping`] and the machine's threads.
     ///
     /// # Errors
     ///
     /// [`GgufError::InMemory`] for a file that was parsed from memory, otherwise as [`Gguf::profile`].
     pub fn new(file: &'a Gguf) -> Result<Self, GgufError> {
         let path = file.path().ok_or(GgufError::InMemory)?;
-        Ok(Self { file, path, profile: file.profile()?, mapping: Mapping::default() })
+        Ok(Self { file, path, profile: file.profile()?, mapping: Mapping::default(), threads: None })
     }
 
     /// Sets how the weights reach memory.
     pub fn with_mapping(mut self, mapping: Mapping) -> Self {
         self.mapping = mapping;
+        self
+    }
+
+    /// Sets the threads of contexts whose options do not say; `None` takes those of the machine.
+    pub fn with_threads(mut self, threads: Option<NonZeroU32>) -> Self {
+        self.threads = threads;
         self
     }
 
@@ -64,6 +71,12 @@ impl<'a> LoadRequest<'a> {
     /// How the weights reach memory.
     pub fn mapping(&self) -> Mapping {
         self.mapping
+    }
+
+    /// The threads that will compute, as far as is known: which form of the weights is the fastest may depend on them. A context
+    /// may ask for others. `None` for [`Hardware::default_threads`](crate::hardware::Hardware::default_threads).
+    pub fn threads(&self) -> Option<NonZeroU32> {
+        self.threads
     }
 }
 

@@ -25,6 +25,12 @@ enum gl_ternary_packing {
     GL_TERNARY_DENSE,    // dense.h, where the tier has that and the weights allow it; else as above
 };
 
+// What stands at the beginning of a ternary tensor's memory; its scales and codes follow.
+struct gl_ternary_header {
+    bool scale_of_row; // one a row, not one a block
+    bool dense;        // five weights in a byte
+};
+
 struct gl_ternary_operation {
     int32_t weights;    // how many, 1 to 3
     bool norm;          // whether there is a root mean square norm before

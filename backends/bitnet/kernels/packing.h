@@ -40,12 +40,6 @@ inline bool can_pack(const ggml_tensor * weights) {
            weights->ne[0] <= MOST_COLUMNS && !weights->view_src;
 }
 
-// What stands at the beginning of a tensor's memory; its scales and codes follow.
-struct Header {
-    bool scale_of_row;
-    bool dense;
-};
-
 inline size_t scales_size(const ggml_tensor * weights) {
     const int64_t per_row = weights->ne[0] / block_of(weights->type);
     return aligned(static_cast<size_t>(panels(weights->ne[1]) * ROWS * per_row) * sizeof(float));
@@ -61,7 +55,7 @@ inline size_t tensor_size(const ggml_tensor * weights) {
 inline Matrix matrix_of(const ggml_tensor * weights) {
     const uint8_t * data = static_cast<const uint8_t *>(weights->data);
     const float * scales = reinterpret_cast<const float *>(data + ALIGNMENT);
-    const Header * header = reinterpret_cast<const Header *>(data);
+    const gl_ternary_header * header = reinterpret_cast<const gl_ternary_header *>(data);
     const bool of_row = header->scale_of_row;
     return {data + ALIGNMENT + scales_size(weights),
             header->dense,
@@ -151,7 +145,7 @@ inline void pack(ggml_tensor * weights, const void * stored, Packing how) {
     uint8_t * data = static_cast<uint8_t *>(weights->data);
     uint8_t * packed = data + ALIGNMENT + scales_size(weights);
     std::vector<float> scales(static_cast<size_t>(rows * blocks));
-    Header & header = *reinterpret_cast<Header *>(data);
+    gl_ternary_header & header = *reinterpret_cast<gl_ternary_header *>(data);
     header.dense = how.dense;
     if (!pack_rows(weights, stored, how, packed, scales.data(), header.scale_of_row)) {
         header.dense = false;

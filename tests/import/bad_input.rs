@@ -78,11 +78,19 @@ fn matrices_that_do_not_fit_the_layout_are_refused() {
 #[test]
 fn published_models_are_known_and_others_assumed() {
     let folder = Folder::new();
-    let mut published = tiny().writer().unwrap();
-    published.set("general.name", "bitnet2b");
-    published.write_file(folder.at("published.gguf")).unwrap();
-    let report = import_as(&folder.at("published.gguf"), &folder.at("out.gguf"), Layout::Auto).unwrap();
-    assert_eq!((report.layout, report.evidence), (Some(I2sLayout::X86), Some(Evidence::Known)));
+    let evidence = |architecture: &str, name: &str| {
+        let mut published = tiny().with_architecture(architecture).writer().unwrap();
+        published.set("general.name", name);
+        published.write_file(folder.at("published.gguf")).unwrap();
+        let report = import_as(&folder.at("published.gguf"), &folder.at("out.gguf"), Layout::Auto).unwrap();
+        assert_eq!(report.layout, Some(I2sLayout::X86), "{architecture}, {name}");
+        report.evidence
+    };
+    assert_eq!(evidence("bitnet-b1.58", "bitnet2b"), Some(Evidence::Known));
+    assert_eq!(evidence("bitnet-25", "bitnet2b_2501"), Some(Evidence::Known));
+    // Each name is one of its architecture.
+    assert_eq!(evidence("bitnet-25", "bitnet2b"), Some(Evidence::Assumed));
+    assert_eq!(evidence("bitnet", "bitnet2b"), Some(Evidence::Assumed));
     let other = folder.write("other.gguf", &tiny());
     let report = import_as(&other, &folder.at("out.gguf"), Layout::Auto).unwrap();
     assert_eq!((report.layout, report.evidence), (Some(I2sLayout::X86), Some(Evidence::Assumed)));

@@ -20,6 +20,7 @@ use gguf_loader::{
     generation::{GenerateRequest, Start},
     gguf::synth::SyntheticModel,
     hardware::Hardware,
+    import::{ImportOptions, Layout, import},
     select::{ChooseOptions, Policy, Registry},
 };
 
@@ -32,6 +33,20 @@ fn random_model() -> &'static Path {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tiny.gguf");
         SyntheticModel::tiny().write_file(&path).unwrap();
+        (folder, path)
+    };
+    &PATH.get_or_init(write).1
+}
+
+/// Imported once: a small BitNet b1.58 that was trained.
+fn trained_bitnet() -> &'static Path {
+    static PATH: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let write = || {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bitnet.gguf");
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/bitnet/scribe.gguf");
+        let options = ImportOptions::default().with_layout(Layout::X86);
+        import(fixture, &path, &options, |_| ControlFlow::Continue(())).unwrap();
         (folder, path)
     };
     &PATH.get_or_init(write).1
@@ -57,11 +72,20 @@ fn load(path: &Path, backend: Option<&str>) -> Option<Model> {
 
 /// The tiers of llama.cpp that run here: the fastest first.
 fn tiers() -> Vec<&'static str> {
+    those_that_run(["cpu-zen4", "cpu-haswell", "cpu-sse42", "cpu-x64", "cpu-armv8"])
+}
+
+/// The same with ternary kernels.
+fn ternary_tiers() -> Vec<&'static str> {
+    those_that_run(["bitnet-zen4", "bitnet-haswell", "bitnet-sse42", "bitnet-x64", "bitnet-armv8"])
+}
+
+fn those_that_run<const COUNT: usize>(ids: [&'static str; COUNT]) -> Vec<&'static str> {
     let hardware = Hardware::detect();
     let registry = Registry::global().unwrap();
     let runs = registry.iter().filter(|backend| backend.devices(&hardware).is_ok()).map(|backend| backend.id());
     let all: Vec<_> = runs.collect();
-    ["cpu-zen4", "cpu-haswell", "cpu-sse42", "cpu-x64", "cpu-armv8"].into_iter().filter(|id| all.contains(id)).collect()
+    ids.into_iter().filter(|id| all.contains(id)).collect()
 }
 
 fn count(number: u32) -> NonZeroU32 {

@@ -1,5 +1,7 @@
 //! A state goes on elsewhere as it would have where it was saved.
 
+use std::path::Path;
+
 use gguf_loader::{
     Context, Model,
     backend::{CacheType, ContextOptions, SequenceEdit, Token},
@@ -7,7 +9,7 @@ use gguf_loader::{
     state::State,
 };
 
-use super::{STORY, begin, count, go_on, load, options, path, random_model, tiers};
+use super::{STORY, begin, count, go_on, load, options, path, random_model, ternary_tiers, tiers, trained_bitnet};
 
 /// What comes after a state in a context of its own.
 fn after(model: &Model, options: &ContextOptions, state: &State) -> (Vec<Token>, Context) {
@@ -20,12 +22,25 @@ fn after(model: &Model, options: &ContextOptions, state: &State) -> (Vec<Token>,
 
 #[test]
 fn restored_forked_and_reread_it_goes_on_alike_on_every_tier_and_cache_type() {
-    let path = path();
+    goes_on_alike(&path(), &tiers());
+}
+
+#[test]
+fn bitnet_goes_on_alike_on_every_tier_of_its_kernels_and_cache_type() {
+    let tiers = ternary_tiers();
+    if tiers.is_empty() {
+        println!("skipped: no ternary kernels are compiled in");
+    }
+    goes_on_alike(trained_bitnet(), &tiers);
+}
+
+/// Of the first two tiers.
+fn goes_on_alike(path: &Path, tiers: &[&str]) {
     for cache_type in [None, Some(CacheType::Q8_0), Some(CacheType::F32)] {
         let mut options = options().with_sequences(count(2));
         (options.keys, options.values) = (cache_type, cache_type);
-        for tier in tiers().into_iter().take(2) {
-            let Some(model) = load(&path, Some(tier)) else { return };
+        for &tier in tiers.iter().take(2) {
+            let Some(model) = load(path, Some(tier)) else { return };
             let mut context = model.context(&options).unwrap();
             begin(&mut context, 0);
             let state = State::from_bytes(&context.save_sequence(0).unwrap().to_bytes()).unwrap();
@@ -33,10 +48,16 @@ fn restored_forked_and_reread_it_goes_on_alike_on_every_tier_and_cache_type() {
             context.edit(SequenceEdit::Copy { from: 0, to: 1 }).unwrap();
             let expected = go_on(&mut context, 0);
             assert_eq!(expected.len(), 64);
+            assert_eq!(context.executed_by(), tier);
             assert_eq!(go_on(&mut context, 1), expected, "{tier}, {cache_type:?}: a fork");
             assert_eq!(after(&model, &options, &state).0, expected, "{tier}, {cache_type:?}: restored");
-            let other_threads = options.clone().with_threads(count(1));
-            assert_eq!(after(&model, &other_threads, &undecoded).0, expected, "{tier}, {cache_type:?}: one thread");
+            let other = if context.limits().threads == 1 { 2 } else { 1 };
+            let other_threads = options.clone().with_threads(count(other));
+            assert_eq!(
+                after(&model, &other_threads, &undecoded).0,
+                expected,
+                "{tier}, {cache_type:?}: {other} threads"
+            );
             // Into another place, beside what is there.
             let mut beside = model.context(&options).unwrap();
             begin(&mut beside, 0);

@@ -23,6 +23,7 @@ pub(crate) mod b158 {
         bitnet_is_the_same_in_batches_and_token_by_token,
         bitnet_is_the_same_in_every_ternary_type,
         bitnet_of_mixed_types_is_the_same_but_for_rounding,
+        bitnet_25_is_the_same_under_its_first_name,
         squared_relu_is_not_silu,
     }
 }
@@ -82,6 +83,11 @@ fn bitnet_of_mixed_types_is_the_same_but_for_rounding(subject: &Subject) {
         let off = distance(&found, &expected);
         assert!(off < tolerance(TensorType::TQ2_0), "off by {off:.4} of the deviation");
     }
+}
+
+fn bitnet_25_is_the_same_under_its_first_name(subject: &Subject) {
+    let logits = |model| feed(&mut *open(&subject.load(model), &options()), &prompt(12, 5), 0, 0);
+    assert_eq!(logits(Model::BitNet25), logits(Model::BitNetB158(TensorType::TQ2_0)));
 }
 
 /// ggml's own kernels round activations with a scale for each 256 of them (TQ1_0, TQ2_0) or 32 (Q2_0), where BitNet, the

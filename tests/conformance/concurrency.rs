@@ -24,8 +24,8 @@ fn two_models_interleaved_do_not_disturb_each_other(subject: &Subject) {
         Model::Ternary(TensorType::TQ2_0),
         Model::Ternary(TensorType::Q2_0),
     ];
-    let runnable = subject.runnable(candidates);
-    let kinds = [runnable[0], runnable[1]];
+    let other = subject.runnable(candidates).into_iter().find(|&model| model != subject.usual());
+    let kinds = [subject.usual(), other.expect("two models that it can run")];
     let tokens = prompt(24, 1);
     let expected = kinds.map(|kind| feed(&mut *open(&subject.load(kind), &options()), &tokens, 0, 0));
     assert_ne!(expected[0], expected[1]);

@@ -55,6 +55,10 @@ const CHECKS: &[&[Check]] = &[identity::CHECKS, loading::CHECKS, contexts::CHECK
 /// cancelling, locks. Checked on those that [`speak`](speakers) for their engine.
 const SHARED_CHECKS: &[&[Check]] = &[sequences::CHECKS, refusals::CHECKS, cancelling::CHECKS, concurrency::CHECKS];
 
+/// What is checked again where BitNet b1.58 has a graph of its own: nodes that read several matrices at once, into whose results
+/// the keys and values of all sequences are views.
+const FUSED_CHECKS: &[&[Check]] = &[sequences::CHECKS, concurrency::CHECKS];
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     // A list is read by programs, which know nothing of reasons.
@@ -87,16 +91,20 @@ fn main() -> ExitCode {
     }
     let speakers = speakers(&subjects);
     for subject in &subjects {
-        trials.extend(CHECKS.iter().copied().flatten().map(|check| trial(subject, check, None)));
+        trials.extend(CHECKS.iter().copied().flatten().map(|check| trial(subject, "", check, None)));
         let speaks = speakers.contains(&subject.backend.id());
         let shared = (!speaks).then_some("other tiers speak for the code that all share");
-        let unconditional = SHARED_CHECKS.iter().map(|&checks| (checks, shared));
+        let fused = fused(subject);
+        let of_fused = fused.iter().flat_map(|fused| FUSED_CHECKS.iter().map(move |&checks| (fused, "b158::", checks)));
+        let of_all = SHARED_CHECKS.iter().map(|&checks| (subject, "", checks));
+        let unconditional = of_all.chain(of_fused).map(|checks| (checks, shared));
+        let conditional = conditional(subject, shared).map(|(checks, missing)| ((subject, "", checks), missing));
         let mut left_out = BTreeMap::<&str, usize>::new();
-        for (checks, missing) in unconditional.chain(conditional(subject, shared)) {
+        for ((subject, prefix, checks), missing) in unconditional.chain(conditional) {
             if let Some(missing) = missing {
                 *left_out.entry(missing).or_default() += checks.len();
             }
-            trials.extend(checks.iter().map(|check| trial(subject, check, missing)));
+            trials.extend(checks.iter().map(|check| trial(subject, prefix, check, missing)));
         }
         for (missing, checks) in left_out {
             skipped(&format!("{checks} checks of {}: {missing}", subject.backend.id()));
@@ -123,7 +131,7 @@ fn speakers(subjects: &[Arc<Subject>]) -> Vec<&'static str> {
 }
 
 /// Checks that need something, and what is missing of it; `shared` is why checks of shared code are left to others.
-fn conditional(subject: &Subject, shared: Option<&'static str>) -> [(&'static [Check], Option<&'static str>); 8] {
+fn conditional(subject: &Subject, shared: Option<&'static str>) -> [(&'static [Check], Option<&'static str>); 9] {
     let file = open_file(&subject.models.path(Model::BytePairVocabulary));
     let tokenises = subject.backend.vocabulary(&request(&file)).is_some();
     let vocabulary = (!tokenises).then_some("it cannot tokenise").or(shared);
@@ -137,6 +145,7 @@ fn conditional(subject: &Subject, shared: Option<&'static str>) -> [(&'static [C
     let unknown = |model| (!subject.runs(model)).then_some("it does not run the architecture");
     let bitnet = unknown(Model::BitNet(TensorType::TQ2_0));
     let b158 = unknown(Model::BitNetB158(TensorType::TQ2_0));
+    let float = subject.can_run(models::USUAL).then_some("other checks run such matrices on it");
     let real_model = match real_model::path() {
         None => Some("GGUF_LOADER_TEST_MODEL names no file"),
         Some(path) => (!subject.is_for(&path)).then_some("it is for ternary models"),
@@ -146,6 +155,7 @@ fn conditional(subject: &Subject, shared: Option<&'static str>) -> [(&'static [C
         (bitnet::b158::CHECKS, bitnet.or(b158)),
         (bitnet::agreement::CHECKS, b158.or(reference)),
         (trained::CHECKS, b158),
+        (trained::output_matrix::CHECKS, b158.or(float)),
         (trained::tokens::CHECKS, vocabulary),
         (vocabulary::CHECKS, vocabulary),
         (agreement::CHECKS, reference),
@@ -153,8 +163,15 @@ fn conditional(subject: &Subject, shared: Option<&'static str>) -> [(&'static [C
     ]
 }
 
-fn trial(subject: &Arc<Subject>, &(name, check): &Check, missing: Option<&str>) -> Trial {
-    let name = format!("{}::{}::{name}", subject.backend.id(), subject.device.id);
+/// The subject with BitNet b1.58 as its usual model, where that takes another way than others: on the ternary kernels.
+fn fused(subject: &Subject) -> Option<Arc<Subject>> {
+    let model = Model::BitNetB158(TensorType::TQ2_0);
+    let takes_another_way = !subject.can_run(models::USUAL) && subject.runs(model);
+    takes_another_way.then(|| Arc::new(subject.with_usual(model)))
+}
+
+fn trial(subject: &Arc<Subject>, prefix: &str, &(name, check): &Check, missing: Option<&str>) -> Trial {
+    let name = format!("{}::{}::{prefix}{name}", subject.backend.id(), subject.device.id);
     let subject = Arc::clone(subject);
     let run = move || {
         check(&subject);

@@ -10,7 +10,7 @@ use gguf_loader::{
         TensorType,
         synth::{OptionalTensors, Output, SynthError, SyntheticBitNet, SyntheticModel, Tokenizer},
     },
-    import::{ImportOptions, Layout, import},
+    import::{ImportOptions, Layout, OutputMatrix, import},
 };
 use tempfile::TempDir;
 
@@ -45,8 +45,12 @@ pub(crate) enum Model {
     BitNet(TensorType),
     /// The same weights in the graph of 2B-4T, with the squared ReLU.
     BitNetB158(TensorType),
+    /// The same in TQ2_0, under the architecture's first name.
+    BitNet25,
     /// The same with other types for some matrices.
     BitNetMixed,
+    /// The same in TQ2_0, of one layer.
+    BitNetOneLayer,
     /// With every tensor that a llama model may have: biases, RoPE factors, a separate output matrix.
     Full,
     /// One layer, whose keys and values know nothing of the tokens before.
@@ -61,9 +65,6 @@ pub(crate) enum Model {
     BytePairVocabulary,
 }
 
-/// The name of the trained model in the folder.
-const TRAINED: &str = "trained.gguf";
-
 /// What most checks run: quantised, as models are.
 pub(crate) const USUAL: Model = Model::Tiny(TensorType::Q8_0);
 
@@ -74,7 +75,9 @@ impl Model {
         match self {
             Model::Tiny(tensor_type) => tiny.with_type(tensor_type),
             Model::Ternary(tensor_type) => tiny.with_type(TensorType::F16).with_block_type(tensor_type),
-            Model::BitNet(_) | Model::BitNetB158(_) | Model::BitNetMixed => unreachable!("described by `bitnet`"),
+            Model::BitNet(_) | Model::BitNetB158(_) | Model::BitNet25 | Model::BitNetMixed | Model::BitNetOneLayer => {
+                unreachable!("described by `bitnet`")
+            }
             Model::Full => {
                 let mut model = tiny.with_type(TensorType::F32);
                 model.shape.output = Output::Separate;
@@ -104,7 +107,13 @@ impl Model {
         match self {
             Model::BitNet(tensor_type) => bitnet(tensor_type).with_architecture("bitnet").write_file(path),
             Model::BitNetB158(tensor_type) => bitnet(tensor_type).write_file(path),
+            Model::BitNet25 => bitnet(TensorType::TQ2_0).with_architecture("bitnet-25").write_file(path),
             Model::BitNetMixed => mixed().write_file(path),
+            Model::BitNetOneLayer => {
+                let mut model = bitnet(TensorType::TQ2_0);
+                model.shape.n_layer = 1;
+                model.write_file(path)
+            }
             other => other.describe().write_file(path),
         }
     }
@@ -143,7 +152,9 @@ impl Models {
             Model::OneLayer,
             Model::Slow,
             Model::SlowTernary,
+            Model::BitNet25,
             Model::BitNetMixed,
+            Model::BitNetOneLayer,
             Model::SentencePieceVocabulary,
             Model::BytePairVocabulary,
         ];
@@ -158,19 +169,22 @@ impl Models {
         for model in models {
             model.write(&folder.path().join(model.file_name())).expect("a model of the suite");
         }
-        let (trained, imported) = (fixture("scribe.gguf"), folder.path().join(TRAINED));
-        import(&trained, &imported, &ImportOptions::default().with_layout(Layout::X86), |_| ControlFlow::Continue(()))
-            .unwrap_or_else(|error| panic!("{} was not imported: {error}", trained.display()));
-        Self(folder)
+        let (models, trained) = (Self(folder), fixture("scribe.gguf"));
+        for output in OutputMatrix::ALL {
+            let options = ImportOptions::default().with_layout(Layout::X86).with_output_matrix(output);
+            import(&trained, models.trained(output), &options, |_| ControlFlow::Continue(()))
+                .unwrap_or_else(|error| panic!("{} was not imported: {error}", trained.display()));
+        }
+        models
     }
 
     pub(crate) fn path(&self, model: Model) -> PathBuf {
         self.0.path().join(model.file_name())
     }
 
-    /// The trained ternary model, in a form that backends load.
-    pub(crate) fn trained(&self) -> PathBuf {
-        self.0.path().join(TRAINED)
+    /// The trained ternary model, in a form that backends load, with its output matrix in this type.
+    pub(crate) fn trained(&self, output: OutputMatrix) -> PathBuf {
+        self.0.path().join(format!("trained-{output}.gguf"))
     }
 
     /// A copy that nobody else has opened.

@@ -139,10 +139,9 @@ fn copy_onto_itself_changes_nothing(subject: &Subject) {
 /// A layer's keys and values come from its input, and that of the first layer is the tokens: positions aside, a model of one
 /// layer cannot know what was removed. RoPE turns positions into angles, and these must have been turned back.
 fn what_is_removed_was_never_read_by_one_layer(subject: &Subject) {
-    if !subject.can_run(Model::OneLayer) {
-        return;
-    }
-    let model = subject.load(Model::OneLayer);
+    let model = subject.load(subject.one_layer());
+    // Keys in F16 are rounded once more, and what comes of them to 8 bits in BitNet.
+    let most = if subject.one_layer() == Model::OneLayer { 0.01 } else { 0.03 };
     let tokens = prompt(40, 23);
     for (from, to) in [(5, 19), (0, 30), (12, 39), (0, 40)] {
         let mut context = open(&model, &options());
@@ -153,8 +152,7 @@ fn what_is_removed_was_never_read_by_one_layer(subject: &Subject) {
         let found = feed(&mut *context, &[7, 8], left, 0);
         let kept = [&tokens[..from as usize], &tokens[to as usize..], &[7, 8]].concat();
         let expected = feed(&mut *open(&model, &options()), &kept, 0, 0);
-        // Keys in F16 are rounded once more.
-        assert!(distance(&found, &expected) < 0.01, "{from} to {to}: {}", distance(&found, &expected));
+        assert!(distance(&found, &expected) < most, "{from} to {to}: {}", distance(&found, &expected));
     }
 }
 

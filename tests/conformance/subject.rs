@@ -19,6 +19,8 @@ pub(crate) struct Subject {
     pub(crate) device: Device,
     pub(crate) hardware: Arc<Hardware>,
     pub(crate) models: Arc<Models>,
+    /// What most checks run, where that is not the backend's usual model.
+    instead: Option<Model>,
 }
 
 impl Subject {
@@ -28,12 +30,24 @@ impl Subject {
         hardware: Arc<Hardware>,
         models: Arc<Models>,
     ) -> Self {
-        Self { backend, device, hardware, models }
+        Self { backend, device, hardware, models, instead: None }
+    }
+
+    /// The same device, with another model for most checks.
+    pub(crate) fn with_usual(&self, model: Model) -> Self {
+        let (device, hardware, models) = (self.device.clone(), Arc::clone(&self.hardware), Arc::clone(&self.models));
+        Self { instead: Some(model), ..Self::new(self.backend, device, hardware, models) }
     }
 
     /// What most checks run: quantised, as models are; ternary for a backend that is for those alone.
     pub(crate) fn usual(&self) -> Model {
-        if self.can_run(USUAL) { USUAL } else { Model::Ternary(TensorType::TQ2_0) }
+        let usual = || if self.can_run(USUAL) { USUAL } else { Model::Ternary(TensorType::TQ2_0) };
+        self.instead.unwrap_or_else(usual)
+    }
+
+    /// A model of one layer.
+    pub(crate) fn one_layer(&self) -> Model {
+        if self.can_run(Model::OneLayer) { Model::OneLayer } else { Model::BitNetOneLayer }
     }
 
     /// A model on which a long prompt takes a while.

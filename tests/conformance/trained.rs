@@ -3,7 +3,10 @@
 
 use std::{fs, path::PathBuf};
 
-use gguf_loader::backend::{Batch, TokenizeOptions};
+use gguf_loader::{
+    backend::{Batch, TokenizeOptions},
+    import::OutputMatrix,
+};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
@@ -15,6 +18,16 @@ checks! {
     logits_of_a_ternary_model_are_those_of_pytorch,
     perplexity_of_a_ternary_model_is_that_of_pytorch,
     greedy_text_of_a_ternary_model_is_that_of_pytorch,
+}
+
+/// For backends that are for ternary models, and have a kernel of their own for Q6_K beside them.
+pub(crate) mod output_matrix {
+    use super::{an_output_matrix_in_q6_k_costs_little, an_output_matrix_in_q8_0_costs_little};
+
+    crate::checks! {
+        an_output_matrix_in_q8_0_costs_little,
+        an_output_matrix_in_q6_k_costs_little,
+    }
 }
 
 /// For backends that can tokenise.
@@ -31,6 +44,8 @@ pub(crate) mod tokens {
 const LOGITS_ROOT_MEAN_SQUARE: f64 = 0.05;
 const LOGITS_LARGEST: f64 = 0.3;
 const PERPLEXITY: f64 = 0.005;
+/// Of the perplexity, for an output matrix in fewer bits.
+const OUTPUT_MATRIX: f64 = 0.01;
 
 #[derive(Deserialize)]
 struct Recorded {
@@ -82,8 +97,13 @@ fn recorded<T: DeserializeOwned>(name: &str) -> T {
 
 /// The logits after each of `tokens`.
 fn logits(subject: &Subject, tokens: &[u32]) -> Vec<Vec<f32>> {
+    logits_with(subject, OutputMatrix::Keep, tokens)
+}
+
+/// The same with the output matrix in another type.
+fn logits_with(subject: &Subject, output: OutputMatrix, tokens: &[u32]) -> Vec<Vec<f32>> {
     let model = subject
-        .load_path(&subject.models.trained(), |_| std::ops::ControlFlow::Continue(()))
+        .load_path(&subject.models.trained(output), |_| std::ops::ControlFlow::Continue(()))
         .unwrap_or_else(|error| panic!("the trained model did not load: {error}"));
     let mut context = open(&model, &two_threads());
     let mut batch = Batch::new();
@@ -110,26 +130,37 @@ fn logits_of_a_ternary_model_are_those_of_pytorch(subject: &Subject) {
 
 fn perplexity_of_a_ternary_model_is_that_of_pytorch(subject: &Subject) {
     let expected = recorded::<Recorded>("recorded.json").perplexity_of_beginning;
+    let perplexity = perplexity(subject, OutputMatrix::Keep, expected.chunks);
+    let relative = perplexity / expected.per_token - 1.0;
+    assert!(relative.abs() < PERPLEXITY, "perplexity {perplexity:.4}, PyTorch says {}", expected.per_token);
+}
+
+/// Of the first chunks of the text that the model never saw.
+fn perplexity(subject: &Subject, output: OutputMatrix, chunks: usize) -> f64 {
+    let Perplexity { context, .. } = recorded::<Recorded>("recorded.json").perplexity_of_beginning;
     let HeldOut { tokens } = recorded("held-out.tokens.json");
     let bos = tokens[0];
     let (mut sum, mut count) = (0.0, 0_u32);
-    for chunk in tokens.chunks_exact(expected.context).take(expected.chunks) {
+    for chunk in tokens.chunks_exact(context).take(chunks) {
         let chunk = [&[bos], &chunk[1..]].concat();
-        let rows = logits(subject, &chunk);
+        let rows = logits_with(subject, output, &chunk);
         for index in chunk.len() / 2..chunk.len() - 1 {
             sum += surprise(&rows[index], chunk[index + 1] as usize);
             count += 1;
         }
     }
-    let perplexity = (sum / f64::from(count)).exp();
-    let relative = perplexity / expected.per_token - 1.0;
-    assert!(relative.abs() < PERPLEXITY, "perplexity {perplexity:.4}, PyTorch says {}", expected.per_token);
+    (sum / f64::from(count)).exp()
 }
 
 /// With PyTorch's text as input, each of its tokens is this backend's best, or within rounding of the best.
 fn greedy_text_of_a_ternary_model_is_that_of_pytorch(subject: &Subject) {
+    text_is_that_of_pytorch(subject, OutputMatrix::Keep, 2);
+}
+
+/// All but `most` of the tokens of each text are.
+fn text_is_that_of_pytorch(subject: &Subject, output: OutputMatrix, most: usize) {
     for Continuation { prompt_tokens, tokens } in recorded::<Recorded>("recorded.json").continuations {
-        let rows = logits(subject, &[&prompt_tokens[..], &tokens].concat());
+        let rows = logits_with(subject, output, &[&prompt_tokens[..], &tokens].concat());
         let mut equal = 0;
         for (row, &expected) in rows[prompt_tokens.len() - 1..].iter().zip(&tokens) {
             let best = best(row);
@@ -137,12 +168,28 @@ fn greedy_text_of_a_ternary_model_is_that_of_pytorch(subject: &Subject) {
             assert!(behind < LOGITS_LARGEST, "{best} is ahead of PyTorch's {expected} by {behind}");
             equal += usize::from(best == expected as usize);
         }
-        assert!(equal + 2 >= tokens.len(), "only {equal} of {} tokens are equal", tokens.len());
+        assert!(equal + most >= tokens.len(), "only {equal} of {} tokens are equal", tokens.len());
     }
 }
 
+fn an_output_matrix_in_q8_0_costs_little(subject: &Subject) {
+    output_matrix_costs_little(subject, OutputMatrix::Q8_0);
+}
+
+fn an_output_matrix_in_q6_k_costs_little(subject: &Subject) {
+    output_matrix_costs_little(subject, OutputMatrix::Q6K);
+}
+
+/// The matrix is the table of embeddings too: what is lost of it is lost twice.
+fn output_matrix_costs_little(subject: &Subject, output: OutputMatrix) {
+    let [kept, found] = [OutputMatrix::Keep, output].map(|output| perplexity(subject, output, 1));
+    let relative = found / kept - 1.0;
+    assert!(relative.abs() < OUTPUT_MATRIX, "perplexity {found:.4}, and {kept:.4} with the matrix as it is");
+    text_is_that_of_pytorch(subject, output, 2);
+}
+
 fn tokens_of_a_ternary_model_are_those_of_llama_3(subject: &Subject) {
-    let file = open_file(&subject.models.trained());
+    let file = open_file(&subject.models.trained(OutputMatrix::Keep));
     let loaded = subject.backend.vocabulary(&request(&file));
     let vocabulary = loaded.expect("ignored for a backend that cannot tokenise").expect("a valid vocabulary");
     let tokenize = |text: &str, add_special: bool| {

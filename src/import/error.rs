@@ -25,6 +25,12 @@ pub enum ImportError {
         /// The file.
         path: PathBuf,
     },
+    /// Part of the file is I2_S already, in an order of codes that an export does not know: import it, and export that.
+    #[error("{} has matrices in I2_S beside others that could be", path.display())]
+    Mixed {
+        /// The file.
+        path: PathBuf,
+    },
     /// Give the output another name.
     #[error("{} is input and output at once", path.display())]
     SameFile {
@@ -79,6 +85,37 @@ pub enum ImportError {
         tensor: String,
         /// What stands there.
         scale: f32,
+    },
+    /// A scale in the matrix and another beside it, of which no single one can be made without rounding. Divide the weights
+    /// by theirs, so that they are -1, 0 and 1, and multiply the one beside the matrix with it.
+    #[error(
+        "{}: tensor `{tensor}` has the scale {step} and one of {beside} beside it, whose product F32 does not hold",
+        path.display()
+    )]
+    TwoScales {
+        /// The file.
+        path: PathBuf,
+        /// The matrix.
+        tensor: String,
+        /// The scale within the matrix.
+        step: f32,
+        /// The scale in the tensor beside it.
+        beside: f32,
+    },
+    /// The tensor beside a matrix is not one number: convert the original model again.
+    #[error(
+        "{}: tensor `{tensor}` is {tensor_type} of the shape {shape:?}, the scale of a matrix is one F32",
+        path.display()
+    )]
+    ScaleTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor with the scale.
+        tensor: String,
+        /// Its element type.
+        tensor_type: TensorType,
+        /// Its shape.
+        shape: Vec<u64>,
     },
     /// A float matrix with more than three values: master weights, which a converter of checkpoints quantises.
     #[error("{}: tensor `{tensor}` is not ternary: {found} in row {row}, beside {scale}", path.display())]

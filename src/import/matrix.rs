@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use super::ImportError;
@@ -31,6 +31,9 @@ pub(super) struct Matrix {
     rows: u64,
     row: u64,
     stored: Stored,
+    /// What a stored weight of one step is: the scale within an I2_S matrix, the magnitude of floats, 1 in blocks.
+    step: f32,
+    /// What it stands for: the step, times the scale beside the matrix where there is one.
     scale: f32,
 }
 
@@ -40,7 +43,7 @@ enum Stored {
     I2s(I2sLayout),
     /// With block scales of 1.0, and the scale in a tensor beside it.
     Blocks(TensorType, Unpacker),
-    /// Zero, the scale, and the scale negated.
+    /// Zero, the step, and the step negated.
     Floats(TensorType, FloatDecoder),
 }
 
@@ -72,15 +75,19 @@ impl Matrix {
             rows: tensor.elements() / row,
             row,
             stored,
-            scale: 0.0,
+            step: 1.0,
+            scale: 1.0,
         };
         if let Stored::I2s(layout) = stored {
             matrix.check_shape(layout)?;
         }
-        matrix.scale = matrix.read_scale(gguf)?;
-        if !SCALES.contains(&matrix.scale) {
-            let Self { path, name: tensor, scale, .. } = matrix;
-            return Err(ImportError::Scale { path, tensor, scale });
+        matrix.step = matrix.read_step()?;
+        matrix.check_scale(matrix.step)?;
+        matrix.scale = matrix.step;
+        if let Some(beside) = scale_name(&tensor.name).and_then(|name| gguf.tensor(&name)) {
+            let beside = read_scale(gguf, beside)?;
+            matrix.check_scale(beside)?;
+            matrix.scale = matrix.product(matrix.step, beside)?;
         }
         Ok(Some(matrix))
     }
@@ -190,30 +197,22 @@ impl Matrix {
         for (at, (code, &weight)) in codes.iter_mut().zip(floats).enumerate() {
             *code = match weight {
                 0.0 => 1,
-                _ if weight == self.scale => 2,
-                _ if weight == -self.scale => 0,
+                _ if weight == self.step => 2,
+                _ if weight == -self.step => 0,
                 found => {
                     let (path, tensor, row) = (self.path.clone(), self.name.clone(), first + at as u64 / self.row);
-                    return Err(ImportError::NotTernary { path, tensor, row, found, scale: self.scale });
+                    return Err(ImportError::NotTernary { path, tensor, row, found, scale: self.step });
                 }
             };
         }
         Ok(())
     }
 
-    fn read_scale(&self, gguf: &Gguf) -> Result<f32, ImportError> {
+    fn read_step(&self) -> Result<f32, ImportError> {
         match self.stored {
-            Stored::I2s(_) => self.read_f32(self.offset + self.rows * self.row / 4),
-            Stored::Blocks(..) => {
-                // A matrix that llama.cpp quantised has block scales and no other; those are checked as they are read.
-                let Some(scale) = scale_name(&self.name).and_then(|name| gguf.tensor(&name)) else {
-                    return Ok(1.0);
-                };
-                match scale.tensor_type {
-                    TensorType::F32 => self.read_f32(scale.offset),
-                    _ => Ok(f32::NAN),
-                }
-            }
+            Stored::I2s(_) => read_f32(&self.path, self.offset + self.rows * self.row / 4),
+            // A matrix that llama.cpp quantised has block scales and no other; those are checked as they are read.
+            Stored::Blocks(..) => Ok(1.0),
             Stored::Floats(_, decode) => self.largest(decode).map_err(|error| match error.downcast() {
                 Ok(ours) => ours,
                 Err(source) => ImportError::Read { path: self.path.clone(), source },
@@ -221,15 +220,23 @@ impl Matrix {
         }
     }
 
-    fn read_f32(&self, offset: u64) -> Result<f32, ImportError> {
-        let read = || {
-            let mut bytes = [0; 4];
-            let mut file = File::open(&self.path)?;
-            file.seek(SeekFrom::Start(offset))?;
-            file.read_exact(&mut bytes)?;
-            Ok(f32::from_le_bytes(bytes))
-        };
-        read().map_err(|source| ImportError::Read { path: self.path.clone(), source })
+    /// One scale in place of two, unless something would be lost.
+    fn product(&self, step: f32, beside: f32) -> Result<f32, ImportError> {
+        // Two numbers of 24 bits have a product of 48, which F64 holds.
+        let exact = f64::from(step) * f64::from(beside);
+        let scale = exact as f32;
+        if f64::from(scale) != exact {
+            return Err(ImportError::TwoScales { path: self.path.clone(), tensor: self.name.clone(), step, beside });
+        }
+        self.check_scale(scale)?;
+        Ok(scale)
+    }
+
+    fn check_scale(&self, scale: f32) -> Result<(), ImportError> {
+        if SCALES.contains(&scale) {
+            return Ok(());
+        }
+        Err(ImportError::Scale { path: self.path.clone(), tensor: self.name.clone(), scale })
     }
 
     /// The largest magnitude among the weights of a float matrix.
@@ -249,4 +256,25 @@ impl Matrix {
 /// The tensor that holds the scale of a matrix: `blk.3.attn_q.scale` for `blk.3.attn_q.weight`.
 pub(super) fn scale_name(matrix: &str) -> Option<String> {
     Some(format!("{}.scale", matrix.strip_suffix(".weight")?))
+}
+
+/// The scale in the tensor `beside` a matrix, with which graphs multiply what comes of it.
+fn read_scale(gguf: &Gguf, beside: &TensorInfo) -> Result<f32, ImportError> {
+    let path = &gguf.parts()[beside.part].path;
+    if beside.tensor_type == TensorType::F32 && beside.elements() == 1 {
+        return read_f32(path, beside.offset);
+    }
+    let TensorInfo { name: tensor, tensor_type, shape, .. } = beside.clone();
+    Err(ImportError::ScaleTensor { path: path.clone(), tensor, tensor_type, shape })
+}
+
+fn read_f32(path: &Path, offset: u64) -> Result<f32, ImportError> {
+    let read = || {
+        let mut bytes = [0; 4];
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_exact(&mut bytes)?;
+        Ok(f32::from_le_bytes(bytes))
+    };
+    read().map_err(|source| ImportError::Read { path: path.into(), source })
 }

@@ -11,7 +11,8 @@
 //!
 //! Nothing is lost: the codes and the scale are the same, bit for bit, and [`export`] writes the I2_S file again.
 //! Matrices that are ternary but stored as floats (F32, F16, BF16), as bitnet.cpp's own converter writes them first,
-//! are imported and exported too.
+//! are imported and exported too. Where a matrix with a scale of its own has one beside it too, the product of both
+//! is kept, or nothing is written if F32 does not hold that.
 //!
 //! [`Model::load`](crate::Model::load) imports by itself, into a [`Cache`].
 //!

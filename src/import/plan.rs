@@ -1,6 +1,7 @@
 //! What an import writes: decided and checked before the first byte.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{self, BufWriter, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::gguf::{
     Gguf, I2sLayout, TensorInfo, TensorType, Value, WriteError, Writer, fork, partial_file::PartialFile,
-    ternary::blocks,
+    quantize::float_decoder, ternary::blocks,
 };
 
 /// Says what a file was made from.
@@ -61,8 +62,13 @@ impl Plan {
         let (layout, evidence) = options.layout.resolve(gguf);
         let mut plan = Self::empty(gguf)?;
         let output = output_matrix::find(gguf).map(|tensor| tensor.name.as_str());
+        let is_imported = |tensor: &TensorInfo| tensor.tensor_type == TensorType::I2_S || is_float_matrix(tensor);
+        let scales = scales_beside(gguf, is_imported);
         for tensor in gguf.tensors() {
-            if (tensor.tensor_type == TensorType::I2_S || is_float_matrix(tensor))
+            if scales.contains(&tensor.name) {
+                continue;
+            }
+            if is_imported(tensor)
                 && let Some(matrix) = Matrix::open(gguf, tensor, layout)?
             {
                 plan.add_blocks(gguf, tensor, matrix)?;
@@ -98,12 +104,10 @@ impl Plan {
         let mut plan = Self::empty(gguf)?;
         let is_exported =
             |tensor: &TensorInfo| blocks::unpacker(tensor.tensor_type).is_some() || is_float_matrix(tensor);
-        let scales: Vec<String> = gguf
-            .tensors()
-            .iter()
-            .filter(|tensor| is_exported(tensor))
-            .filter_map(|tensor| scale_name(&tensor.name))
-            .collect();
+        if super::is_needed(gguf) && gguf.tensors().iter().any(is_exported) {
+            return Err(ImportError::Mixed { path: gguf.parts()[0].path.clone() });
+        }
+        let scales = scales_beside(gguf, is_exported);
         for tensor in gguf.tensors() {
             if scales.contains(&tensor.name) {
                 continue;
@@ -227,9 +231,14 @@ fn check_architecture(gguf: &Gguf) -> Result<(), ImportError> {
     Err(ImportError::Architecture { path: gguf.parts()[0].path.clone(), architecture: architecture.to_owned() })
 }
 
+/// Names of the scales beside matrices that are transcoded: what they say goes into the matrix, or into a new one beside it.
+fn scales_beside(gguf: &Gguf, is_transcoded: impl Fn(&TensorInfo) -> bool) -> HashSet<String> {
+    gguf.tensors().iter().filter(|tensor| is_transcoded(tensor)).filter_map(|tensor| scale_name(&tensor.name)).collect()
+}
+
 /// Whether a BitNet model's tensor is one that must be ternary, stored as floats.
 fn is_float_matrix(tensor: &TensorInfo) -> bool {
-    !tensor.tensor_type.is_quantized()
+    float_decoder(tensor.tensor_type).is_some()
         && tensor.block().is_some()
         && tensor.shape.len() == 2
         && tensor.name.ends_with(".weight")

@@ -53,6 +53,50 @@ fn scales_that_no_matrix_has_are_refused() {
     }
 }
 
+/// A BitNet file with one matrix of 4 rows of 128, -0.375 and 0.375 by turns, and a tensor where its scale would be.
+fn with_beside(path: &Path, shape: &[u64], beside: f32) {
+    let mut writer = Writer::new();
+    writer.set("general.architecture", "bitnet");
+    let weights = (0..512).flat_map(|at| [-0.375_f32, 0.375][at % 2].to_le_bytes()).collect();
+    writer.add_tensor("blk.0.ffn_up.weight", &[128, 4], TensorType::F32, weights).unwrap();
+    let numbers = shape.iter().product::<u64>() as usize;
+    let numbers = beside.to_le_bytes().repeat(numbers);
+    writer.add_tensor("blk.0.ffn_up.scale", shape, TensorType::F32, numbers).unwrap();
+    writer.write_file(path).unwrap();
+}
+
+#[test]
+fn two_scales_that_no_single_one_replaces_are_refused() {
+    let folder = Folder::new();
+    let input = folder.at("in.gguf");
+    // 3/8 times a number of 24 bits that ends in a 1 has 26.
+    with_beside(&input, &[1], 0.7);
+    let is_refused = |error: ImportError| match error {
+        ImportError::TwoScales { tensor, step: 0.375, beside: 0.7, .. } => assert_eq!(tensor, "blk.0.ffn_up.weight"),
+        other => panic!("{other}"),
+    };
+    is_refused(refuse(&folder, &input, Layout::Auto));
+    is_refused(refuse_with(&folder, &input, |output| {
+        import::export(&input, output, I2sLayout::X86, go_on).unwrap_err()
+    }));
+    // The same with 0.5 is 0.1875.
+    with_beside(&input, &[1], 0.5);
+    import_as(&input, &folder.at("out.gguf"), Layout::Auto).unwrap();
+}
+
+#[test]
+fn scale_of_several_numbers_is_refused() {
+    let folder = Folder::new();
+    let input = folder.at("in.gguf");
+    with_beside(&input, &[4], 0.5);
+    match refuse(&folder, &input, Layout::Auto) {
+        ImportError::ScaleTensor { tensor, tensor_type: TensorType::F32, shape, .. } => {
+            assert_eq!((tensor.as_str(), shape), ("blk.0.ffn_up.scale", vec![4]));
+        }
+        other => panic!("{other}"),
+    }
+}
+
 #[test]
 fn matrices_that_do_not_fit_the_layout_are_refused() {
     let folder = Folder::new();
@@ -118,8 +162,14 @@ fn models_without_anything_to_transcode_are_refused() {
         ImportError::Architecture { architecture, .. } => assert_eq!(architecture, "llama"),
         other => panic!("{other}"),
     }
-    // I2_S itself can be exported again, in another layout.
-    import::export(&i2_s, folder.at("out.gguf"), I2sLayout::X86, go_on).unwrap_err();
+    let export = |input: &Path| {
+        refuse_with(&folder, input, |output| import::export(input, output, I2sLayout::Arm, go_on).unwrap_err())
+    };
+    assert!(matches!(export(&i2_s), ImportError::NotNeeded { .. }));
+    // Matrices that are I2_S would keep their order, beside others in the order that the file then names.
+    let mixed = tiny().with_ternary(TensorType::TQ2_0).with_exception(MATRIX, TensorType::I2_S);
+    let mixed = export(&folder.write("mixed.gguf", &mixed));
+    assert!(matches!(mixed, ImportError::Mixed { .. }), "{mixed}");
 }
 
 #[test]

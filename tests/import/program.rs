@@ -83,6 +83,8 @@ fn exporting_what_is_i2_s_already_is_an_error() {
     let output = run([OsStr::new("export"), input.as_ref(), folder.at("out.gguf").as_ref()]);
     assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
     assert!(stderr(&output).contains("nothing to transcode"), "{}", stderr(&output));
+    // What helps after an import, to load the file as it is, bitnet.cpp has been doing.
+    assert!(stderr(&output).contains("help: I2_S is for matrices in TQ1_0"), "{}", stderr(&output));
     assert_eq!(folder.names(), ["in.gguf"]);
 }
 

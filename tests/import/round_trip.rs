@@ -159,6 +159,49 @@ fn ternary_floats_become_i2_s_and_our_form() {
 }
 
 #[test]
+fn scales_beside_float_matrices_are_those_of_the_weights() {
+    let folder = Folder::new();
+    let floats = folder.write("floats.gguf", &tiny().with_ternary(TensorType::F32));
+    let (form, i2_s) = (tiny().with_ternary(TensorType::TQ2_0), tiny());
+    let (form, i2_s) = (tensors(&folder.write("form.gguf", &form)), tensors(&folder.write("i2_s.gguf", &i2_s)));
+    import_as(&floats, &folder.at("imported.gguf"), Layout::Auto).unwrap();
+    assert!(tensors(&folder.at("imported.gguf")) == form);
+    let report = import::export(&floats, folder.at("exported.gguf"), I2sLayout::X86, go_on).unwrap();
+    assert_eq!(report.matrices, 14);
+    assert!(tensors(&folder.at("exported.gguf")) == i2_s);
+}
+
+/// Graphs multiply with the scale beside a matrix whatever the matrix is, so that one with a scale of its own has two.
+#[test]
+fn scale_beside_an_i2_s_matrix_multiplies_its_own() {
+    const MATRIX: &str = "blk.1.ffn_up";
+    let folder = Folder::new();
+    let source = Gguf::open(folder.write("source.gguf", &tiny())).unwrap();
+    let mut writer = Writer::new();
+    source.metadata().iter().for_each(|(key, value)| _ = writer.set(key, value.clone()));
+    // Before its matrix, as a file may have it.
+    let beside = 0.25_f32.to_le_bytes().to_vec();
+    writer.add_tensor(format!("{MATRIX}.scale"), &[1], TensorType::F32, beside).unwrap();
+    for tensor in source.tensors() {
+        let bytes = source.read_tensor(tensor).unwrap();
+        writer.add_tensor(&tensor.name, &tensor.shape, tensor.tensor_type, bytes).unwrap();
+    }
+    writer.write_file(folder.at("with.gguf")).unwrap();
+    import_as(&folder.at("source.gguf"), &folder.at("without-out.gguf"), Layout::X86).unwrap();
+    import_as(&folder.at("with.gguf"), &folder.at("with-out.gguf"), Layout::X86).unwrap();
+    let (without, with) = (tensors(&folder.at("without-out.gguf")), tensors(&folder.at("with-out.gguf")));
+    assert_eq!(without.len(), with.len());
+    for (without, with) in without.iter().zip(&with) {
+        if with.0 == format!("{MATRIX}.scale") {
+            let scale = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
+            assert_eq!(scale(&with.3), 0.25 * scale(&without.3));
+        } else {
+            assert!(without == with, "{}", with.0);
+        }
+    }
+}
+
+#[test]
 fn output_matrix_shrinks_and_the_rest_stays() {
     let folder = Folder::new();
     let input = folder.write("i2_s.gguf", &tiny());

@@ -180,6 +180,9 @@ impl From<ImportError> for Failure {
             ImportError::Read { .. } | ImportError::Write(_) | ImportError::Changed { .. } => (Exit::File, None),
             ImportError::OutputMatrix { .. } => (Exit::Model, Some("keep the output matrix: --output-matrix keep")),
             ImportError::NotNeeded { .. } => (Exit::Model, Some("load the file as it is")),
+            ImportError::Mixed { .. } => {
+                (Exit::Model, Some("`gguf-loader import` makes one form of it, and that can be exported"))
+            }
             _ => (Exit::Model, None),
         };
         Self::new(exit, &error).with_help(help)

@@ -3,7 +3,10 @@
 use std::{fmt, path::PathBuf};
 
 use clap::Args;
-use gguf_loader::{gguf::I2sLayout, import};
+use gguf_loader::{
+    gguf::I2sLayout,
+    import::{self, ImportError},
+};
 use serde::Serialize;
 
 use crate::{failure::Failure, interrupt::Interrupt, loading, output::Output};
@@ -37,6 +40,8 @@ struct Report {
 impl Export {
     pub(crate) fn execute(self, output: &mut Output) -> Result<(), Failure> {
         const STEPS: u64 = 1000;
+        const NOTHING: &str = "I2_S is for matrices in TQ1_0, TQ2_0 or Q2_0, or ternary floats; `gguf-loader inspect --tensors` \
+                               shows what the file has";
         let Self { input, output: target, layout } = self;
         let interrupt = Interrupt::install()?;
         let bar = loading::progress_bar(output, STEPS, "exporting {bar:40} {percent:>3} % (eta {eta})");
@@ -45,7 +50,12 @@ impl Export {
             interrupt.flow()
         });
         bar.finish_and_clear();
-        output.result(&Report { output: target, layout, matrices: report?.matrices })
+        let report = report.map_err(|error| {
+            let is_nothing = matches!(error, ImportError::NotNeeded { .. });
+            let failure = Failure::from(error);
+            if is_nothing { failure.with_help(NOTHING) } else { failure }
+        })?;
+        output.result(&Report { output: target, layout, matrices: report.matrices })
     }
 }
 

@@ -115,6 +115,23 @@ fn import_export_import_is_identical() {
 }
 
 #[test]
+fn every_ternary_type_is_exported_and_can_be_imported_again() {
+    let folder = Folder::new();
+    let expected = tensors(&folder.write("i2_s.gguf", &tiny()));
+    let form = tensors(&folder.write("form.gguf", &tiny().with_ternary(TensorType::TQ2_0)));
+    let mixed = tiny().with_ternary(TensorType::TQ2_0).with_exception("blk.0.attn_q.weight", TensorType::TQ1_0);
+    let ternary = [TensorType::TQ1_0, TensorType::TQ2_0, TensorType::Q2_0];
+    for model in ternary.map(|tensor_type| tiny().with_ternary(tensor_type)).into_iter().chain([mixed]) {
+        let (input, exported) = (folder.write("in.gguf", &model), folder.at("out.gguf"));
+        let report = import::export(&input, &exported, I2sLayout::X86, go_on).unwrap();
+        assert_eq!(report.matrices, 14, "{}", model.ternary);
+        assert!(tensors(&exported) == expected, "{}", model.ternary);
+        import_as(&exported, &folder.at("again.gguf"), Layout::Auto).unwrap();
+        assert!(tensors(&folder.at("again.gguf")) == form, "{}", model.ternary);
+    }
+}
+
+#[test]
 fn import_of_the_same_file_gives_the_same_bytes() {
     let folder = Folder::new();
     let input = folder.write("i2_s.gguf", &tiny());

@@ -29,9 +29,10 @@ pub(crate) fn packer(tensor_type: TensorType) -> Option<Packer> {
     }
 }
 
-/// How codes of this type are read; `None` for other types than [`type_for_row`] gives.
+/// How codes of this type are read; `None` for a type that is not ternary.
 pub(crate) fn unpacker(tensor_type: TensorType) -> Option<Unpacker> {
     match tensor_type {
+        TensorType::TQ1_0 => Some(unpack_tq1_0),
         TensorType::TQ2_0 => Some(unpack_tq2_0),
         TensorType::Q2_0 => Some(unpack_q2_0),
         _ => None,
@@ -106,6 +107,31 @@ fn base_3(digits: [u8; 5]) -> u8 {
     (number * 256).div_ceil(243) as u8
 }
 
+fn unpack_tq1_0(packed: &[u8], codes: &mut [u8]) -> bool {
+    let mut is_unscaled = true;
+    for (block, codes) in packed.as_chunks::<54>().0.iter().zip(codes.as_chunks_mut::<256>().0) {
+        let (wide, rest) = codes.split_at_mut(160);
+        let (narrow, last) = rest.split_at_mut(80);
+        digits(&block[..32], wide);
+        digits(&block[32..48], narrow);
+        digits(&block[48..52], last);
+        is_unscaled &= block[52..] == one();
+    }
+    is_unscaled
+}
+
+/// The inverse of [`base_3`], for stripes of as many codes as there are bytes: what is left of a byte after the digits of
+/// the stripes before is multiplied by 3, as `dequantize_row_tq1_0` of ggml does it.
+fn digits(bytes: &[u8], codes: &mut [u8]) {
+    let mut power = 1_u8;
+    for codes in codes.chunks_exact_mut(bytes.len()) {
+        for (code, byte) in codes.iter_mut().zip(bytes) {
+            *code = (3 * u16::from(byte.wrapping_mul(power)) >> 8) as u8;
+        }
+        power *= 3;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
@@ -161,6 +187,29 @@ mod tests {
     }
 
     #[test]
+    fn tq1_0_is_read_as_ggml_reads_it() {
+        let mut block = [0; 54];
+        // 3 * 128 is 1 * 256 and 128 again: the digit 1, five times.
+        block[0] = 128;
+        // 3 * 200 is 2 * 256 and 88, 3 * 88 is 256 and 8; what then remains, 24, 72 and 216, stays below 256.
+        block[31] = 200;
+        // 2 * 256 and 238, 2 and 202, 2 and 94, 1 and 26, 0 and 78.
+        block[32 + 15] = 250;
+        // 1 and 44, 0 and 132, 1 and 140, 1 and 164; the fifth digit, a 1, is not looked at.
+        block[48 + 3] = 100;
+        block[52..].copy_from_slice(&[0x00, 0x3c]);
+        let mut codes = [9; 256];
+        assert!(unpack_tq1_0(&block, &mut codes));
+        let mut expected = [0; 256];
+        for (stripe, digits) in [[1, 2], [1, 1], [1, 0], [1, 0], [1, 0]].into_iter().enumerate() {
+            (expected[32 * stripe], expected[32 * stripe + 31]) = (digits[0], digits[1]);
+        }
+        (0..5).for_each(|stripe| expected[160 + 16 * stripe + 15] = [2, 2, 2, 1, 0][stripe]);
+        (0..4).for_each(|stripe| expected[240 + 4 * stripe + 3] = [1, 0, 1, 1][stripe]);
+        assert_eq!(codes, expected);
+    }
+
+    #[test]
     fn rows_get_the_largest_blocks_that_fit() {
         assert_eq!(type_for_row(2560), Some(TensorType::TQ2_0));
         assert_eq!(type_for_row(8640), Some(TensorType::Q2_0));
@@ -170,7 +219,10 @@ mod tests {
     proptest! {
         #[test]
         fn codes_come_back(codes in vec(0..=3_u8, 512)) {
-            for tensor_type in [TensorType::TQ2_0, TensorType::Q2_0] {
+            for tensor_type in [TensorType::TQ1_0, TensorType::TQ2_0, TensorType::Q2_0] {
+                // Base 3 has no digit for the code that no weight has.
+                let most = if tensor_type == TensorType::TQ1_0 { 2 } else { 3 };
+                let codes: Vec<u8> = codes.iter().map(|&code| code.min(most)).collect();
                 let mut again = vec![9; codes.len()];
                 prop_assert!(unpacker(tensor_type).unwrap()(&packed(tensor_type, &codes), &mut again));
                 prop_assert_eq!(&again, &codes);
@@ -179,7 +231,12 @@ mod tests {
 
         #[test]
         fn another_block_scale_is_noticed(block in 0..2_usize, byte in 0..2_usize, change in 1..=255_u8) {
-            for (tensor_type, scale) in [(TensorType::TQ2_0, 66 * block + 64), (TensorType::Q2_0, 18 * block)] {
+            let forms = [
+                (TensorType::TQ1_0, 54 * block + 52),
+                (TensorType::TQ2_0, 66 * block + 64),
+                (TensorType::Q2_0, 18 * block),
+            ];
+            for (tensor_type, scale) in forms {
                 let mut bytes = packed(tensor_type, &[1; 512]);
                 bytes[scale + byte] ^= change;
                 prop_assert!(!unpacker(tensor_type).unwrap()(&bytes, &mut [0; 512]));

@@ -230,6 +230,7 @@ impl ImportError {
     }
 }
 
-fn is_full(kind: io::ErrorKind) -> bool {
+/// Whether a write failed for want of room.
+pub(super) fn is_full(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }

@@ -70,15 +70,16 @@ mod unix {
     #[cfg(target_os = "linux")]
     fn disk_that_fills_up_is_an_error_and_is_left_empty() {
         let (folder, disk) = (Checkpoint::packed().write(), tempfile::tempdir().unwrap());
-        let arguments = ["convert".as_ref(), folder.path().as_os_str()];
-        let Some(output) = full_disk::run(&arguments, disk.path(), 40) else { return };
+        let mut command = Command::new(cargo_bin!("gguf-loader"));
+        command.arg("convert").arg(folder.path()).arg(disk.path().join("out.gguf"));
+        let Some(output) = full_disk::run(&command, disk.path(), 40) else { return };
         assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
         assert!(stderr(&output).contains("out.gguf"), "{}", stderr(&output));
         assert!(stderr(&output).contains("No space left on device"), "{}", stderr(&output));
         assert!(output.stdout.is_empty(), "left on the disk: {}", String::from_utf8_lossy(&output.stdout));
         // On a disk with room the same arguments are right.
-        let output = full_disk::run(&arguments, disk.path(), 400).expect("a disk a moment ago");
-        assert!(output.status.success() && output.stdout.ends_with(b"\nout.gguf\n"), "{}", stderr(&output));
+        let output = full_disk::run(&command, disk.path(), 400).expect("a disk a moment ago");
+        assert!(output.status.success() && output.stdout.ends_with(b"\n./out.gguf\n"), "{}", stderr(&output));
     }
 
     /// The tokenizer comes through a pipe: Ctrl-C is pressed while the program waits for it, and so never too late.

@@ -1,31 +1,34 @@
-//! The program with its output on a disk that is too small.
+//! The program on a disk that is too small.
 
 use std::{
-    ffi::OsStr,
     path::Path,
     process::{Command, Output},
 };
 
-use assert_cmd::cargo::cargo_bin;
-
 /// What the shell ends with when the disk cannot be made; the program's codes are below.
 const NO_DISK: i32 = 99;
 
-/// Runs `gguf-loader ARGUMENTS FOLDER/out.gguf`, where `folder` is a disk of that many kilobytes for as long as the program
-/// runs. The output's end lists what is left on the disk; `None` where this machine lets nobody mount one.
+/// Runs `program`, which may write to `folder`: a disk of that many kilobytes for as long as the program runs. The output's
+/// end lists the files that are left on the disk; `None` where this machine lets nobody mount one.
 ///
 /// The disk exists in the namespaces of the shell alone: nothing is left mounted, however the test ends.
-pub(crate) fn run<S: AsRef<OsStr>>(arguments: &[S], folder: &Path, kilobytes: u32) -> Option<Output> {
+pub(crate) fn run(program: &Command, folder: &Path, kilobytes: u64) -> Option<Output> {
     let script = format!(
         "mount -t tmpfs -o size={kilobytes}k tmpfs \"$0\" || exit {NO_DISK}
-         \"$@\" \"$0/out.gguf\"
+         \"$@\"
          code=$?
-         ls -A \"$0\"
+         cd \"$0\" && find . -type f
          exit $code"
     );
     let mut shell = Command::new("unshare");
     shell.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]).arg(folder);
-    shell.arg(cargo_bin!("gguf-loader")).args(arguments);
+    shell.arg(program.get_program()).args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
     let output = shell.output().ok()?;
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(NO_DISK) || said.starts_with("unshare:") {

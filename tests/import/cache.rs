@@ -247,7 +247,12 @@ fn cancelled_import_leaves_no_model() {
         let left = names(cache.folder());
         assert!(left.iter().all(|name| !name.contains(".gguf")), "{left:?}");
     }
-    cache.import(&gguf, &ImportOptions::default(), go_on).unwrap();
+    let path = cache.import(&gguf, &ImportOptions::default(), go_on).unwrap().path().to_owned();
+    // Nor does one that is found damaged stay when its successor is not written. It is too short, which is seen at once.
+    fs::write(&path, "short").unwrap();
+    let stop = |fraction: f32| if fraction >= 0.6 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    cache.import(&gguf, &ImportOptions::default(), stop).unwrap_err();
+    assert!(models(&cache).is_empty());
 }
 
 #[test]

@@ -113,10 +113,13 @@ mod unix {
         fs,
         process::{Command, Stdio},
         thread,
-        time::{Duration, Instant},
+        time::{Duration, Instant, SystemTime},
     };
 
+    use gguf_loader::gguf::synth::SyntheticBitNet;
+
     use super::*;
+    use crate::names;
 
     #[test]
     fn full_disk_is_an_error_and_leaves_nothing() {
@@ -141,36 +144,108 @@ mod unix {
     fn disk_that_fills_up_is_an_error_and_is_left_empty() {
         let (folder, disk) = (Folder::new(), Folder::new());
         let input = folder.write("in.gguf", &tiny());
-        let arguments = [OsStr::new("import"), "--layout".as_ref(), "x86".as_ref(), input.as_ref()];
-        let Some(output) = full_disk::run(&arguments, &disk.at(""), 200) else { return };
+        let mut command = program();
+        command.args(["import", "--layout", "x86"]).arg(&input).arg(disk.at("out.gguf"));
+        let Some(output) = full_disk::run(&command, &disk.at(""), 200) else { return };
         assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
         assert!(stderr(&output).contains("no room for"), "{}", stderr(&output));
         assert!(output.stdout.is_empty(), "left on the disk: {}", String::from_utf8_lossy(&output.stdout));
         // On a disk with room the same arguments are right.
-        let output = full_disk::run(&arguments, &disk.at(""), 2000).expect("a disk a moment ago");
-        assert!(output.status.success() && output.stdout.ends_with(b"\nout.gguf\n"), "{}", stderr(&output));
+        let output = full_disk::run(&command, &disk.at(""), 2000).expect("a disk a moment ago");
+        assert!(output.status.success() && output.stdout.ends_with(b"\n./out.gguf\n"), "{}", stderr(&output));
+    }
+
+    /// The program without a variable that it knows.
+    fn program() -> Command {
+        let mut command = Command::new(cargo_bin!("gguf-loader"));
+        knobs::ALL.iter().for_each(|knob| _ = command.env_remove(knob.name));
+        command
+    }
+
+    /// `run` with its imported models in `cache`.
+    fn run_with_cache(model: &Path, cache: &Path) -> Command {
+        let mut command = program();
+        command.arg("run").arg(model).args(["--prompt", "a", "-n", "1"]).env("GGUF_LOADER_CACHE", cache);
+        command
+    }
+
+    /// From a disk that takes nothing to one that the model fits and what vouches for it does not.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn cache_on_a_disk_that_fills_up_is_an_error_and_holds_no_part_of_a_model() {
+        const PAGE: u64 = 4;
+        let (folder, disk) = (Folder::new(), Folder::new());
+        let input = folder.write("in.gguf", &tiny());
+        let before = fs::read(&input).unwrap();
+        // The digest of a file that changes as of now is not kept, which would take a page.
+        let tomorrow = SystemTime::now() + Duration::from_secs(24 * 60 * 60);
+        fs::File::options().write(true).open(&input).unwrap().set_modified(tomorrow).unwrap();
+        let model = folder.at("imported.gguf");
+        crate::import_as(&input, &model, Default::default()).unwrap();
+        let pages = fs::metadata(&model).unwrap().len().div_ceil(1024 * PAGE);
+        for kilobytes in [PAGE, 200, PAGE * (pages - 1), PAGE * pages] {
+            let Some(output) = full_disk::run(&run_with_cache(&input, &disk.at("")), &disk.at(""), kilobytes) else {
+                return;
+            };
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(3), "{kilobytes} kB: {said}");
+            assert!(said.contains("no room for") && said.contains("GGUF_LOADER_CACHE"), "{kilobytes} kB: {said}");
+            assert_eq!(String::from_utf8_lossy(&output.stdout), "./imports/lock\n", "{kilobytes} kB");
+        }
+        assert!(fs::read(&input).unwrap() == before);
+        // One page more takes the model and its voucher, whether a backend that is compiled in runs it or not.
+        let output = full_disk::run(&run_with_cache(&input, &disk.at("")), &disk.at(""), PAGE * (pages + 1)).unwrap();
+        let left = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(left.contains(".gguf\n") && left.contains(".json\n"), "{left}{}", stderr(&output));
+    }
+
+    #[test]
+    fn interrupt_while_loading_imports_ends_with_130_and_leaves_nothing() {
+        let (folder, cache) = (Folder::new(), Folder::new());
+        let input = folder.write("in.gguf", &large());
+        let before = fs::read(&input).unwrap();
+        let imports = cache.at("imports");
+        let is_written = || imports.is_dir() && names(&imports).iter().any(|name| name.ends_with(".partial"));
+        let output = interrupt_when(&mut run_with_cache(&input, &cache.at("")), is_written);
+        assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+        assert_eq!(stderr(&output), "error: interrupted\n");
+        assert!(output.stdout.is_empty());
+        let left = names(&imports);
+        assert!(left.iter().all(|name| !name.contains(".gguf")), "{left:?}");
+        assert!(fs::read(&input).unwrap() == before);
     }
 
     #[test]
     fn interrupt_while_importing_ends_with_130_and_leaves_nothing() {
         let folder = Folder::new();
+        let input = folder.write("in.gguf", &large());
+        let mut command = program();
+        command.arg("import").arg(&input).arg(folder.at("out.gguf")).args(["--layout", "x86"]);
+        // The file beside the output: bytes are on their way.
+        let output = interrupt_when(&mut command, || folder.names().len() > 1);
+        assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+        assert_eq!(stderr(&output), "error: interrupted\n");
+        assert_eq!(folder.names(), ["in.gguf"]);
+    }
+
+    /// A model that takes a while.
+    fn large() -> SyntheticBitNet {
         let mut model = tiny();
         (model.shape.n_embd, model.shape.n_ff, model.shape.n_layer) = (2048, 8192, 8);
-        let input = folder.write("in.gguf", &model);
-        let mut command = Command::new(cargo_bin!("gguf-loader"));
-        command.arg("import").arg(&input).arg(folder.at("out.gguf")).args(["--layout", "x86"]);
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        model
+    }
+
+    /// Presses Ctrl-C as soon as something is so; the program must have taken over Ctrl-C by then.
+    fn interrupt_when(command: &mut Command, is_so: impl Fn() -> bool) -> Output {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
-        // The file beside the output: Ctrl-C is taken over, and bytes are on their way.
-        while folder.names().len() < 2 {
+        while !is_so() {
             assert!(Instant::now() < deadline, "the import does not begin");
+            assert_eq!(child.try_wait().unwrap(), None, "the import is over");
             thread::sleep(Duration::from_millis(1));
         }
         let status = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
         assert!(status.success());
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
-        assert_eq!(stderr(&output), "error: interrupted\n");
-        assert_eq!(folder.names(), ["in.gguf"]);
+        child.wait_with_output().unwrap()
     }
 }

@@ -155,6 +155,10 @@ impl From<model::LoadError> for Failure {
     fn from(error: model::LoadError) -> Self {
         match error {
             model::LoadError::Gguf(error) => error.into(),
+            model::LoadError::Import(error @ ImportError::Full { .. }) => {
+                // Where it is written is not said on the command line.
+                Self::from(error).with_help("make room, or set GGUF_LOADER_CACHE to a folder on another disk")
+            }
             model::LoadError::Import(error) => error.into(),
             model::LoadError::Knob(error) => error.into(),
             model::LoadError::Choose(error) => error.into(),

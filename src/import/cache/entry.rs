@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    super::{ImportError, Report, digest::Digest, plan::Plan, plan::Written, watch::Progress},
+    super::{ImportError, Report, digest::Digest, error, plan::Plan, plan::Written, watch::Progress},
     Imported, failed,
 };
 use crate::gguf::partial_file::PartialFile;
@@ -69,21 +69,30 @@ impl Entry {
 
     /// Writes the model, then what vouches for it. Called with the cache's lock.
     pub(super) fn write(&self, plan: Plan, progress: Progress<'_>) -> Result<Imported, ImportError> {
-        // A voucher of a damaged model must not vouch for the new one before that is complete.
+        // A voucher of a damaged model must not vouch for the new one before that is complete. The damaged one may be in use
+        // where files in use cannot be removed; it is replaced then.
         match fs::remove_file(&self.voucher) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&self.voucher, error)),
-            _ => {}
+            _ => drop(fs::remove_file(&self.model)),
         }
         let Written { report, digest, bytes } = plan.write(&self.model, progress)?;
         let voucher = Voucher { digest, bytes, report };
-        let vouch = || -> io::Result<File> {
-            let partial = PartialFile::create(&self.voucher)?;
-            serde_json::to_writer(partial.file(), &voucher)?;
-            partial.finish()?;
-            self.lease().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
-        };
-        let lease = vouch().map_err(|source| failed(&self.voucher, source))?;
+        if let Err(source) = self.vouch(&voucher) {
+            // A model that nothing vouches for is no use to anybody, and there may be no room for it.
+            let _ = fs::remove_file(&self.model);
+            return Err(match error::is_full(source.kind()) {
+                true => ImportError::Full { path: self.model.clone(), needed: bytes, source },
+                false => failed(&self.voucher, source),
+            });
+        }
+        let lease = self.lease().ok_or_else(|| failed(&self.voucher, io::ErrorKind::NotFound.into()))?;
         Ok(Imported { path: self.model.clone(), report: voucher.report, is_new: true, _lease: lease })
+    }
+
+    fn vouch(&self, voucher: &Voucher) -> io::Result<()> {
+        let partial = PartialFile::create(&self.voucher)?;
+        serde_json::to_writer(partial.file(), voucher)?;
+        partial.finish()
     }
 
     /// Removes the model, but not from under somebody who holds a lease.

@@ -116,10 +116,13 @@ mod unix {
         time::{Duration, Instant, SystemTime},
     };
 
-    use gguf_loader::gguf::synth::SyntheticBitNet;
+    use gguf_loader::{
+        gguf::{Gguf, synth::SyntheticBitNet},
+        import::{Cache, ImportOptions},
+    };
 
     use super::*;
-    use crate::names;
+    use crate::{go_on, names};
 
     #[test]
     fn full_disk_is_an_error_and_leaves_nothing() {
@@ -197,6 +200,27 @@ mod unix {
         let output = full_disk::run(&run_with_cache(&input, &disk.at("")), &disk.at(""), PAGE * (pages + 1)).unwrap();
         let left = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(left.contains(".gguf\n") && left.contains(".json\n"), "{left}{}", stderr(&output));
+    }
+
+    #[test]
+    fn models_in_use_beyond_the_budget_are_a_warning() {
+        let (folder, cache) = (Folder::new(), Folder::new());
+        let source = folder.write("held.gguf", &tiny());
+        let imports = Cache::new(cache.at("imports"));
+        let held = imports.import(&Gguf::open(source).unwrap(), &ImportOptions::default(), go_on).unwrap();
+        let bytes = fs::metadata(held.path()).unwrap().len();
+        let other = folder.write("other.gguf", &tiny().with_seed(2));
+        let warning = "kept beyond GGUF_LOADER_IMPORT_BUDGET";
+        let mut command = run_with_cache(&other, &cache.at(""));
+        let output = command.env("GGUF_LOADER_IMPORT_BUDGET", (bytes + bytes / 2).to_string()).output().unwrap();
+        assert!(stderr(&output).contains(warning), "{}", stderr(&output));
+        assert!(held.path().exists());
+        drop(held);
+        let third = folder.write("third.gguf", &tiny().with_seed(3));
+        let mut command = run_with_cache(&third, &cache.at(""));
+        let output = command.env("GGUF_LOADER_IMPORT_BUDGET", (bytes + bytes / 2).to_string()).output().unwrap();
+        assert!(!stderr(&output).contains(warning), "{}", stderr(&output));
+        assert_eq!(names(imports.folder()).iter().filter(|name| name.ends_with(".gguf")).count(), 1);
     }
 
     #[test]

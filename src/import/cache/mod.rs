@@ -78,7 +78,8 @@ impl Cache {
         Self { folder: folder.into(), budget: Self::DEFAULT_BUDGET }
     }
 
-    /// Sets the bytes that all models together may take. Those that were not used for longest go first.
+    /// Sets the bytes that all models together may take. Those that were not used for longest go first. Those that somebody
+    /// is loading, or has loaded, stay: with a warning, the models then take more.
     pub fn with_budget(mut self, budget: u64) -> Self {
         self.budget = budget;
         self
@@ -179,6 +180,11 @@ impl Cache {
             if model.entry.remove_unless_in_use() {
                 taken -= model.bytes;
             }
+        }
+        let total = taken.saturating_add(needed);
+        if total > self.budget {
+            let (folder, budget) = (self.folder.display(), self.budget);
+            tracing::warn!(%folder, total, budget, "models in use were kept beyond GGUF_LOADER_IMPORT_BUDGET");
         }
         Ok(())
     }

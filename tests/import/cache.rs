@@ -260,11 +260,43 @@ fn what_a_killed_process_left_is_removed() {
     let (folder, source) = with_source();
     let cache = cache(&folder);
     fs::create_dir_all(cache.folder()).unwrap();
-    for name in [".0123.gguf.99999.0.partial", "0123.gguf"] {
+    let source_digest = ".source-0123.json.99999.0.partial";
+    let left = [".0123.gguf.99999.0.partial", "0123.gguf", ".4567.json.99999.0.partial", "4567.json", source_digest];
+    for name in left {
         fs::write(cache.folder().join(name), "half").unwrap();
     }
+    let there = || {
+        let names = names(cache.folder());
+        left.into_iter().filter(|&left| names.iter().any(|name| name == left)).collect::<Vec<_>>()
+    };
+    // Digests are written without the lock: one that is new may be another process's work.
     take(&cache, &source).unwrap();
-    assert!(names(cache.folder()).iter().all(|name| !name.contains("0123.gguf")));
+    assert_eq!(there(), [source_digest]);
+    set_age(&cache.folder().join(source_digest), Duration::from_secs(100));
+    take(&cache, &folder.write("other.gguf", &tiny().with_seed(2))).unwrap();
+    assert!(there().is_empty(), "{:?}", there());
+    assert_eq!(models(&cache).len(), 2);
+}
+
+#[test]
+fn digests_of_sources_that_are_gone_are_removed() {
+    let folder = Folder::new();
+    let cache = cache(&folder);
+    let sources = [1, 2, 3].map(|seed| folder.write(&format!("{seed}.gguf"), &tiny().with_seed(seed)));
+    let digests = || names(cache.folder()).into_iter().filter(|name| name.starts_with("source-")).collect::<Vec<_>>();
+    for source in &sources[..2] {
+        set_age(source, Duration::from_secs(60));
+        take(&cache, source).unwrap();
+    }
+    let before = digests();
+    assert_eq!(before.len(), 2);
+    fs::remove_file(&sources[0]).unwrap();
+    fs::write(cache.folder().join("source-0123.json"), "half").unwrap();
+    // Its own is not kept: it is too new.
+    take(&cache, &sources[2]).unwrap();
+    let after = digests();
+    assert!(after.len() == 1 && before.contains(&after[0]), "{before:?} {after:?}");
+    assert!(!take(&cache, &sources[1]).unwrap().is_new());
 }
 
 #[test]

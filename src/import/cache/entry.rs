@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     super::{ImportError, Report, digest::Digest, error, plan::Plan, plan::Written, watch::Progress},
-    Imported, failed,
+    Imported, failed, source,
 };
 use crate::gguf::partial_file::PartialFile;
 
@@ -40,7 +40,8 @@ pub(super) struct Kept {
 #[derive(Default)]
 pub(super) struct Listed {
     pub(super) models: Vec<Kept>,
-    /// Models without a voucher and files that were never finished: their process has gone.
+    /// Models without a voucher and vouchers without a model, files that were never finished, and digests of sources that are
+    /// gone.
     pub(super) orphans: Vec<PathBuf>,
 }
 
@@ -135,23 +136,33 @@ impl Entry {
     }
 }
 
-/// What is in `folder`. Called with the cache's lock, so that nothing is half written but what was abandoned.
+/// What is in `folder`. Called with the cache's lock, so that nothing is half written but what was abandoned, or a source's
+/// digest, which is written without.
 pub(super) fn list(folder: &Path) -> io::Result<Listed> {
     let mut listed = Listed::default();
     for file in fs::read_dir(folder)? {
         let path = file?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        if name.starts_with('.') && name.contains(".gguf.") && name.ends_with(".partial") {
-            listed.orphans.push(path);
+        let is_orphan = if name.starts_with('.') && name.ends_with(".partial") {
+            !source::is_being_written(&path)
+        } else if source::is_memory(name) {
+            source::is_forgotten(&path)
+        } else if let Some(stem) = name.strip_suffix(".json") {
+            !folder.join(format!("{stem}.gguf")).exists()
         } else if let Some(stem) = name.strip_suffix(".gguf") {
             let voucher = folder.join(format!("{stem}.json"));
-            let Ok(metadata) = fs::metadata(&voucher) else {
-                listed.orphans.push(path);
-                continue;
-            };
-            let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-            let last_used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            listed.models.push(Kept { entry: Entry { model: path, voucher }, bytes, last_used });
+            let metadata = fs::metadata(&voucher);
+            if let Ok(metadata) = &metadata {
+                let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+                let last_used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                listed.models.push(Kept { entry: Entry { model: path.clone(), voucher }, bytes, last_used });
+            }
+            metadata.is_err()
+        } else {
+            false
+        };
+        if is_orphan {
+            listed.orphans.push(path);
         }
     }
     Ok(listed)

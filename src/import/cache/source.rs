@@ -28,6 +28,29 @@ struct Remembered {
     digest: Digest,
 }
 
+/// Whether this is the name of a file in which a digest is kept.
+pub(super) fn is_memory(name: &str) -> bool {
+    name.starts_with("source-") && name.ends_with(".json")
+}
+
+/// Whether nobody will ask for what is kept in `memory`: the source is gone, or what it says makes no sense.
+pub(super) fn is_forgotten(memory: &Path) -> bool {
+    let Ok(bytes) = fs::read(memory) else { return false };
+    serde_json::from_slice(&bytes).map_or(true, |remembered: Remembered| {
+        remembered.parts.iter().any(|part| part.path.try_exists().is_ok_and(|exists| !exists))
+    })
+}
+
+/// Whether another process may be at work on the unfinished file `partial`: a digest, moments old.
+pub(super) fn is_being_written(partial: &Path) -> bool {
+    /// It is a few hundred bytes.
+    const WRITTEN: Duration = Duration::from_secs(60);
+    let is_digest = partial.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(".source-"));
+    let age = fs::metadata(partial).and_then(|metadata| metadata.modified()).map(|modified| modified.elapsed());
+    // A time to come counts as now: clocks of file systems differ.
+    is_digest && !matches!(age, Ok(Ok(age)) if age > WRITTEN)
+}
+
 /// The digest of all parts of `gguf`.
 pub(super) fn digest(folder: &Path, gguf: &Gguf, progress: Progress<'_>) -> Result<Digest, ImportError> {
     let states = gguf.parts().iter().map(|part| state(&part.path).map_err(|source| unreadable(&part.path, source)));

@@ -10,27 +10,28 @@ use std::{error::Error, fmt, path::PathBuf, process::ExitCode, str::FromStr};
 
 use gguf_loader::gguf::{
     I2sLayout, TensorType,
-    synth::{OptionalTensors, Output, SyntheticBitNet, SyntheticModel, Tokenizer},
+    synth::{OptionalTensors, Output, SynthError, SyntheticBitNet, SyntheticModel, Tokenizer},
 };
 
 const USAGE: &str = "\
 usage: synth_model OUT.gguf [options]
   --preset tiny|smol|large|bitnet-tiny|bitnet-2b
-                             the shape to start from (default: tiny); of the others only --seed and the following go
-                             with bitnet:
+                             the shape to start from (default: tiny)
+  --n-embd N --n-layer N --n-head N --n-head-kv N --n-ff N --n-vocab N --n-ctx-train N
+                             change the shape
+  --vocab spm|bpe            the tokenizer (default: spm; of bitnet: bpe)
+  --seed N                   what the weights are drawn from (default: 0)
+with a preset of bitnet:
   --ternary TYPE             i2_s tq2_0 q2_0 tq1_0 f32 (default: i2_s)
   --layout LAYOUT            x86 arm rows4 sequential, for i2_s (default: x86)
   --architecture NAME        bitnet-b1.58 bitnet-25 bitnet (default: bitnet-b1.58)
   --embedding TYPE           f16 q8_0 q6_k ... (default: f16)
-  --n-embd N --n-layer N --n-head N --n-head-kv N --n-ff N --n-vocab N --n-ctx-train N
-                             change the shape
+with the others:
   --output tied|separate     where the output matrix is
   --optional-tensors         add biases and RoPE factors
   --type TYPE                f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q4_k q5_k q6_k (default: f16)
   --block-type TYPE          another type for the matrices of the blocks, tq1_0 tq2_0 q2_0 among them
   --output-type TYPE         another type for the embedding and the output matrix
-  --vocab spm|bpe            the tokenizer (default: spm)
-  --seed N                   what the weights are drawn from (default: 0)
   --vocabulary-only          no tensors";
 
 fn main() -> ExitCode {
@@ -55,95 +56,149 @@ fn main() -> ExitCode {
 
 fn run(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = arguments.collect();
-    if arguments.iter().any(|argument| argument.starts_with("bitnet-")) {
-        let (path, model) = parse_bitnet(arguments.into_iter())?;
-        return Ok(model.write_file(path)?);
+    // First of all, wherever it stands: the other options change what it sets.
+    let preset = arguments.iter().skip_while(|argument| *argument != "--preset").nth(1);
+    match preset.map_or("tiny", String::as_str) {
+        "tiny" => write(arguments, SyntheticModel::tiny()),
+        "smol" => write(arguments, SyntheticModel::smol()),
+        "large" => write(arguments, SyntheticModel::large()),
+        "bitnet-tiny" => write(arguments, SyntheticBitNet::tiny()),
+        "bitnet-2b" => write(arguments, SyntheticBitNet::bitnet_2b()),
+        other => Err(format!("there is no preset {other}: tiny, smol, large, bitnet-tiny, bitnet-2b").into()),
     }
-    let (path, model) = parse(arguments.into_iter())?;
-    Ok(model.write_file(path)?)
 }
 
-fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(PathBuf, SyntheticModel), Box<dyn Error>> {
+/// A model that options describe.
+trait Described {
+    /// The size that an option sets; `None` for another option.
+    fn size(&mut self, option: &str) -> Option<&mut u32>;
+    fn tokenizer(&mut self) -> &mut Tokenizer;
+    fn seed(&mut self) -> &mut u64;
+    /// Sets what other models do not have. False for an option of those.
+    fn set(&mut self, option: &str, value: Value<'_>) -> Result<bool, Box<dyn Error>>;
+    fn write_file(&self, path: PathBuf) -> Result<(), SynthError>;
+}
+
+/// The argument behind an option, asked for by options that take one.
+type Value<'a> = &'a mut dyn FnMut() -> Result<String, String>;
+
+fn write(arguments: Vec<String>, mut model: impl Described) -> Result<(), Box<dyn Error>> {
     let mut path = None;
-    let mut model = SyntheticModel::tiny();
+    let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
-            "--preset" => model.shape = preset(&value()?)?.shape,
-            "--n-embd" => model.shape.n_embd = number(&argument, &value()?)?,
-            "--n-layer" => model.shape.n_layer = number(&argument, &value()?)?,
-            "--n-head" => model.shape.n_head = number(&argument, &value()?)?,
-            "--n-head-kv" => model.shape.n_head_kv = number(&argument, &value()?)?,
-            "--n-ff" => model.shape.n_ff = number(&argument, &value()?)?,
-            "--n-vocab" => model.shape.n_vocab = number(&argument, &value()?)?,
-            "--n-ctx-train" => model.shape.n_ctx_train = number(&argument, &value()?)?,
-            "--output" => {
-                model.shape.output = match value()?.as_str() {
-                    "tied" => Output::Tied,
-                    "separate" => Output::Separate,
-                    other => return Err(format!("--output is tied or separate, not {other}").into()),
-                };
-            }
-            "--optional-tensors" => model.shape.optional = OptionalTensors::Present,
-            "--type" => model = model.with_type(tensor_type(&value()?)?),
-            "--block-type" => model = model.with_block_type(tensor_type(&value()?)?),
-            "--output-type" => {
-                let tensor_type = tensor_type(&value()?)?;
-                model.types.embedding = tensor_type;
-                model.types.output = tensor_type;
-            }
+            "--preset" => drop(value()?),
             "--vocab" => {
-                model.tokenizer = match value()?.as_str() {
+                *model.tokenizer() = match value()?.as_str() {
                     "spm" => Tokenizer::SentencePiece,
                     "bpe" => Tokenizer::BytePair,
                     other => return Err(format!("--vocab is spm or bpe, not {other}").into()),
                 };
             }
-            "--seed" => model.seed = number(&argument, &value()?)?,
-            "--vocabulary-only" => model.vocabulary_only = true,
-            other if other.starts_with('-') => return Err(format!("unknown option {other}").into()),
+            "--seed" => *model.seed() = number(&argument, &value()?)?,
+            option if option.starts_with('-') => {
+                if let Some(size) = model.size(option) {
+                    *size = number(option, &value()?)?;
+                } else if !model.set(option, &mut value)? {
+                    return Err(format!("there is no option {option}, or not with this preset").into());
+                }
+            }
             other if path.is_none() => path = Some(PathBuf::from(other)),
             other => return Err(format!("a second path: {other}").into()),
         }
     }
-    Ok((path.ok_or("no path was given")?, model))
+    Ok(model.write_file(path.ok_or("no path was given")?)?)
 }
 
-fn parse_bitnet(mut arguments: impl Iterator<Item = String>) -> Result<(PathBuf, SyntheticBitNet), Box<dyn Error>> {
-    let mut path = None;
-    let mut model = SyntheticBitNet::tiny();
-    while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
-        match argument.as_str() {
-            "--preset" => {
-                model.shape = match value()?.as_str() {
-                    "bitnet-tiny" => SyntheticBitNet::tiny().shape,
-                    "bitnet-2b" => SyntheticBitNet::bitnet_2b().shape,
-                    other => return Err(format!("there is no preset {other}: bitnet-tiny, bitnet-2b").into()),
+/// Both shapes have these sizes, under these names.
+macro_rules! size {
+    ($shape:expr, $option:expr) => {
+        match $option {
+            "--n-embd" => Some(&mut $shape.n_embd),
+            "--n-layer" => Some(&mut $shape.n_layer),
+            "--n-head" => Some(&mut $shape.n_head),
+            "--n-head-kv" => Some(&mut $shape.n_head_kv),
+            "--n-ff" => Some(&mut $shape.n_ff),
+            "--n-vocab" => Some(&mut $shape.n_vocab),
+            "--n-ctx-train" => Some(&mut $shape.n_ctx_train),
+            _ => None,
+        }
+    };
+}
+
+impl Described for SyntheticModel {
+    fn size(&mut self, option: &str) -> Option<&mut u32> {
+        size!(self.shape, option)
+    }
+
+    fn tokenizer(&mut self) -> &mut Tokenizer {
+        &mut self.tokenizer
+    }
+
+    fn seed(&mut self) -> &mut u64 {
+        &mut self.seed
+    }
+
+    fn set(&mut self, option: &str, value: Value<'_>) -> Result<bool, Box<dyn Error>> {
+        match option {
+            "--output" => {
+                self.shape.output = match value()?.as_str() {
+                    "tied" => Output::Tied,
+                    "separate" => Output::Separate,
+                    other => return Err(format!("--output is tied or separate, not {other}").into()),
                 };
             }
-            "--ternary" => model.ternary = tensor_type(&value()?)?,
-            "--layout" => {
-                let name = value()?;
-                model.layout = I2sLayout::from_name(&name).ok_or_else(|| format!("there is no layout {name}"))?;
+            "--optional-tensors" => self.shape.optional = OptionalTensors::Present,
+            "--type" => self.types = tensor_type(&value()?)?.into(),
+            "--block-type" => {
+                let tensor_type = tensor_type(&value()?)?;
+                (self.types.attention, self.types.feed_forward) = (tensor_type, tensor_type);
             }
-            "--embedding" => model.embedding = tensor_type(&value()?)?,
-            "--architecture" => model.architecture = value()?,
-            "--seed" => model.seed = number(&argument, &value()?)?,
-            other if other.starts_with('-') => return Err(format!("{other} does not go with bitnet").into()),
-            other if path.is_none() => path = Some(PathBuf::from(other)),
-            other => return Err(format!("a second path: {other}").into()),
+            "--output-type" => {
+                let tensor_type = tensor_type(&value()?)?;
+                (self.types.embedding, self.types.output) = (tensor_type, tensor_type);
+            }
+            "--vocabulary-only" => self.vocabulary_only = true,
+            _ => return Ok(false),
         }
+        Ok(true)
     }
-    Ok((path.ok_or("no path was given")?, model))
+
+    fn write_file(&self, path: PathBuf) -> Result<(), SynthError> {
+        self.write_file(path)
+    }
 }
 
-fn preset(name: &str) -> Result<SyntheticModel, String> {
-    match name {
-        "tiny" => Ok(SyntheticModel::tiny()),
-        "smol" => Ok(SyntheticModel::smol()),
-        "large" => Ok(SyntheticModel::large()),
-        other => Err(format!("there is no preset {other}: tiny, smol, large")),
+impl Described for SyntheticBitNet {
+    fn size(&mut self, option: &str) -> Option<&mut u32> {
+        size!(self.shape, option)
+    }
+
+    fn tokenizer(&mut self) -> &mut Tokenizer {
+        &mut self.tokenizer
+    }
+
+    fn seed(&mut self) -> &mut u64 {
+        &mut self.seed
+    }
+
+    fn set(&mut self, option: &str, value: Value<'_>) -> Result<bool, Box<dyn Error>> {
+        match option {
+            "--ternary" => self.ternary = tensor_type(&value()?)?,
+            "--layout" => {
+                let name = value()?;
+                self.layout = I2sLayout::from_name(&name).ok_or_else(|| format!("there is no layout {name}"))?;
+            }
+            "--embedding" => self.embedding = tensor_type(&value()?)?,
+            "--architecture" => self.architecture = value()?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn write_file(&self, path: PathBuf) -> Result<(), SynthError> {
+        self.write_file(path)
     }
 }
 

@@ -165,10 +165,82 @@ fn rerank() {
     assert!(ranking.lines().next().unwrap().ends_with("The capital of France is Paris."), "{text}");
 }
 
+fn synthesise(path: &Path, options: &[&str]) -> Output {
+    example("synth_model").arg(path).args(options).output().unwrap()
+}
+
 #[test]
 fn synth_model() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tiny.gguf");
-    assert!(example("synth_model").arg(&path).status().unwrap().success());
-    assert!(Gguf::open(&path).is_ok());
+    // A name that looks like a preset is none.
+    let mut command = example("synth_model");
+    command.current_dir(&folder).args(["bitnet-tiny.gguf", "--seed", "3", "--type", "q8_0"]);
+    assert!(command.status().unwrap().success());
+    assert_eq!(Gguf::open(folder.path().join("bitnet-tiny.gguf")).unwrap().architecture().unwrap(), "llama");
+}
+
+/// Sizes that all forms and layouts take, of both kinds of models.
+#[test]
+fn synth_model_of_another_shape() {
+    const SIZES: [(&str, &str, &str); 7] = [
+        ("--n-embd", "768", "embedding_length"),
+        ("--n-layer", "3", "block_count"),
+        ("--n-head", "6", "attention.head_count"),
+        ("--n-head-kv", "3", "attention.head_count_kv"),
+        ("--n-ff", "1024", "feed_forward_length"),
+        ("--n-vocab", "700", "vocab_size"),
+        ("--n-ctx-train", "512", "context_length"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let forms: [(&[&str], &str, TensorType); 8] = [
+        (&["--preset", "tiny", "--type", "q4_k"], "llama", TensorType::Q4_K),
+        (&["--preset", "bitnet-tiny"], "bitnet-b1.58", TensorType::I2_S),
+        (&["--preset", "bitnet-2b", "--layout", "arm", "--vocab", "spm"], "bitnet-b1.58", TensorType::I2_S),
+        (&["--preset", "bitnet-tiny", "--layout", "rows4"], "bitnet-b1.58", TensorType::I2_S),
+        (&["--preset", "bitnet-tiny", "--ternary", "tq1_0"], "bitnet-b1.58", TensorType::TQ1_0),
+        (&["--preset", "bitnet-tiny", "--ternary", "tq2_0", "--embedding", "q6_k"], "bitnet-b1.58", TensorType::TQ2_0),
+        (&["--preset", "bitnet-tiny", "--ternary", "q2_0"], "bitnet-b1.58", TensorType::Q2_0),
+        (&["--preset", "bitnet-tiny", "--ternary", "f32", "--architecture", "bitnet"], "bitnet", TensorType::F32),
+    ];
+    for (form, architecture, tensor_type) in forms {
+        // The preset behind what changes it.
+        let options: Vec<&str> =
+            SIZES.iter().flat_map(|&(option, size, _)| [option, size]).chain(form.iter().copied()).collect();
+        let output = synthesise(&path, &options);
+        assert!(output.status.success(), "{form:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let gguf = Gguf::open(&path).unwrap();
+        assert_eq!(gguf.architecture().unwrap(), architecture);
+        for (option, size, key) in SIZES {
+            let found = gguf.metadata().u64(&format!("{architecture}.{key}")).unwrap();
+            assert_eq!(found.to_string(), size, "{form:?} {option}");
+        }
+        let matrix = gguf.tensor("blk.2.ffn_down.weight").unwrap();
+        assert_eq!((matrix.tensor_type, matrix.shape.as_slice()), (tensor_type, &[1024, 768][..]), "{form:?}");
+    }
+}
+
+#[test]
+fn synth_model_of_an_impossible_shape_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    for (options, said) in [
+        (&["--n-embd", "200"][..], "do not fit the layout x86"),
+        (&["--n-embd", "256", "--n-head", "3"], "heads"),
+        (&["--n-head-kv", "3"], "heads"),
+        (&["--n-ff", "0"], "above zero"),
+        (&["--n-vocab", "10"], "too small"),
+        (&["--n-layer", "-1"], "--n-layer -1"),
+        (&["--ternary", "tq2_0", "--n-ff", "320"], "cannot have the shape [320, 256]"),
+        (&["--ternary", "q4_1x"], "no tensor type q4_1x"),
+        (&["--type", "f16"], "--type"),
+        (&["--n-ff"], "needs a value"),
+    ] {
+        let path = folder.path().join("model.gguf");
+        let output = synthesise(&path, &[&["--preset", "bitnet-tiny"], options].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let error = stderr.lines().next().unwrap_or_default();
+        assert!(!output.status.success() && error.contains(said), "{options:?}: {error}");
+        assert!(!path.exists());
+    }
+    assert!(!synthesise(&folder.path().join("model.gguf"), &["--preset", "bitnet-3b"]).status.success());
 }

@@ -14,6 +14,7 @@ use crate::workspace::Workspace;
 Examples:
   cargo xtask synth 2b.gguf --preset bitnet-2b                     BitNet b1.58 2B-4T's shapes, I2_S, 1.2 GB
   cargo xtask synth 2b.gguf --preset bitnet-2b --ternary tq2_0     the same codes for ggml's own kernels
+  cargo xtask synth big.gguf --preset bitnet-2b --n-layer 60       twice as deep
   cargo xtask synth smol.gguf --preset smol --type q4_0            SmolLM2-135M's shapes
   cargo xtask synth --help-model                                   all options of a model
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    num::NonZeroU32,
     ops::ControlFlow,
     path::{Path, PathBuf},
     process::{Child, Command},
@@ -10,10 +11,13 @@ use std::{
 
 use gguf_loader::{
     LoadError, LoadOptions, Model,
+    backend::ContextOptions,
+    generation::GenerateRequest,
     gguf::{Gguf, TensorType},
     import::{Cache, CacheError, ImportError, ImportOptions, Imported, OutputMatrix},
     select::{ChooseOptions, Policy},
 };
+use serde_json::Value;
 
 use crate::{Folder, go_on, names, tensors, tiny};
 
@@ -77,6 +81,37 @@ fn loading_a_model_imports_it_once_and_reports_rising_progress() {
         assert_eq!(models(&cache).len(), 1);
     }
     assert!(!take(&cache, &source).unwrap().is_new());
+}
+
+/// The trained model, in I2_S, goes all the way: it is loaded, and writes what PyTorch wrote with it.
+#[test]
+fn loaded_i2_s_model_writes_the_same_from_the_cache_as_from_its_import() {
+    const TOKENS: usize = 16;
+    let fixture =
+        |name: &str| -> PathBuf { [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/bitnet", name].iter().collect() };
+    let recorded: Value = serde_json::from_slice(&fs::read(fixture("recorded.json")).unwrap()).unwrap();
+    // The one whose every token is farthest ahead of the next best: no engine's rounding makes up for that.
+    let recorded = &recorded["continuations"][2];
+    let folder = Folder::new();
+    let options = LoadOptions::default().with_imports(cache(&folder));
+    for load in 0..2 {
+        let model = match Model::load_with(fixture("scribe.gguf"), &options, go_on) {
+            Ok(model) => model,
+            Err(LoadError::Choose(error)) => return eprintln!("skipped: no backend runs BitNet here: {error}"),
+            Err(error) => panic!("{error}"),
+        };
+        if let Err(error) = model.tokenizer() {
+            return eprintln!("skipped: no backend here can tokenise: {error}");
+        }
+        assert_eq!(model.imported().unwrap().is_new(), load == 0);
+        let mut context = model.context(&ContextOptions::default()).unwrap();
+        let request = GenerateRequest::new(recorded["prompt"].as_str().unwrap());
+        let written = context.complete(request.with_max_tokens(NonZeroU32::new(TOKENS as u32).unwrap())).unwrap();
+        let expected = recorded["tokens"].as_array().unwrap();
+        let expected: Vec<u64> = expected[..TOKENS].iter().map(|token| token.as_u64().unwrap()).collect();
+        let written: Vec<u64> = written.tokens.into_iter().map(u64::from).collect();
+        assert_eq!(written, expected, "on {}, load {load}", model.backend());
+    }
 }
 
 #[test]

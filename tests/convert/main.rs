@@ -14,6 +14,7 @@ mod cli;
 mod full_disk;
 mod matrices;
 mod tokenizer;
+mod trained;
 mod whole;
 
 use std::{ops::ControlFlow, path::Path};

@@ -17,7 +17,7 @@ pub enum MergeError {
     /// An adapter does not fit the model.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// A tensor in a type that cannot be changed: merge into a model in F16, and quantise that.
+    /// A tensor in a type that cannot be changed, such as a ternary one: merge into a model in F16, and quantise that.
     #[error("`{tensor}` is in {tensor_type}, which cannot be changed")]
     Type {
         /// The tensor.

@@ -1,7 +1,8 @@
 //! New models out of old ones: an adapter's changes, or another model's weights, written into a file.
 //!
 //! Both stream: one tensor is in memory at a time. A weight keeps its type where this program writes that type as ggml does (F32,
-//! F16, BF16, Q8_0, Q6_K); in other types of blocks, changed weights become Q8_0, and [`MergeReport`] says how many.
+//! F16, BF16, Q8_0, Q6_K); from Q4_0, Q4_1, Q5_0, Q5_1, Q4_K and Q5_K, changed weights become Q8_0, and [`MergeReport`] says how
+//! many. Weights in other types, among them ternary ones, which a change would make something else, cannot be changed.
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;

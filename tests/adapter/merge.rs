@@ -77,6 +77,44 @@ fn a_quantised_model_keeps_the_types_that_can_be_kept() {
 }
 
 #[test]
+fn every_type_is_changed_or_refused_as_the_documentation_says() {
+    use TensorType::{BF16, F16, F32, Q2_0, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TQ1_0, TQ2_0};
+    let folder = Folder::new();
+    let adapter = write_adapter(&folder, "1.gguf", 1, |_| {});
+    let (model, output) = (folder.path("model.gguf"), folder.path("out.gguf"));
+    let write = |tensor_type| SyntheticModel::tiny().with_block_type(tensor_type).write_file(&model).unwrap();
+    let stored = [F32, F16, BF16, Q8_0, Q6_K].map(|tensor_type| (tensor_type, tensor_type));
+    for (tensor_type, stored) in
+        stored.into_iter().chain([Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K].map(|tensor_type| (tensor_type, Q8_0)))
+    {
+        write(tensor_type);
+        merge_lora(&model, &[(&adapter, 1.0)], &output, on).unwrap();
+        let written = Gguf::open(&output).unwrap();
+        assert_eq!(written.tensor("blk.0.attn_q.weight").unwrap().tensor_type, stored, "{tensor_type}");
+    }
+    std::fs::remove_file(&output).unwrap();
+    for ternary in [TQ1_0, TQ2_0, Q2_0] {
+        write(ternary);
+        // In the model that is changed, the first one of a mixture, and the second one.
+        for error in [
+            merge_lora(&model, &[(&adapter, 1.0)], &output, on).unwrap_err(),
+            merge_models(&model, folder.base(), 0.5, &output, on).unwrap_err(),
+            merge_models(folder.base(), &model, 0.5, &output, on).unwrap_err(),
+        ] {
+            match error {
+                MergeError::Type { tensor, tensor_type } => {
+                    assert!(tensor.starts_with("blk.0.") && tensor_type == ternary, "{tensor}");
+                }
+                other => panic!("{ternary}: {other}"),
+            }
+        }
+        assert!(!output.exists());
+    }
+    let left = std::fs::read_dir(folder.path("")).unwrap().count();
+    assert_eq!(left, 3, "the base, the model and the adapter");
+}
+
+#[test]
 fn two_models_are_mixed_by_a_ratio() {
     let folder = Folder::new();
     let other = folder.path("other.gguf");

@@ -82,6 +82,9 @@ fn what_does_not_fit_is_an_error_and_nothing_is_written() {
     assert_fails(&run(["merge", one, wide, out]), 4, &["ffn_", "not alike"]);
     assert_fails(&run(["merge", one, "nowhere.gguf", out]), 3, &["nowhere.gguf"]);
     assert_fails(&run(["merge", one, one, one]), 2, &["one.gguf"]);
+    let ternary = folder.path().join("ternary.gguf");
+    SyntheticModel::tiny().with_block_type(TensorType::TQ2_0).write_file(&ternary).unwrap();
+    assert_fails(&run(["merge", ternary.to_str().unwrap(), one, out]), 4, &["TQ2_0", "help: merge models in F16"]);
     assert_fails(&run(["merge", one, one, out, "--ratio", "nan"]), 2, &["NaN"]);
     assert_fails(&run(["merge-lora", one, out, "--lora", one]), 3, &["LoRA adapter"]);
     // A name may have a `=`, too.

@@ -15,8 +15,8 @@ Examples:
   gguf-loader merge-lora model.gguf pirate-model.gguf --lora pirate.gguf
   gguf-loader merge-lora model.gguf out.gguf --lora pirate.gguf=0.8 --lora poet.gguf=0.5
 
-Weights in F32, F16, BF16, Q8_0 and Q6_K keep their type; changed weights in other types of blocks become Q8_0. \
-`run --lora` applies adapters without a new file.")]
+Weights in F32, F16, BF16, Q8_0 and Q6_K keep their type; changed weights in Q4_0, Q4_1, Q5_0, Q5_1, Q4_K and Q5_K become \
+Q8_0, and those in other types cannot be changed. `run --lora` applies adapters without a new file.")]
 pub(crate) struct MergeLora {
     /// The model: a GGUF file, or the first part of a split one
     model: PathBuf,

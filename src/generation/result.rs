@@ -63,7 +63,7 @@ pub struct Usage {
     pub reused_tokens: usize,
     /// Tokens that were generated.
     pub generated_tokens: usize,
-    /// Time until the first token.
+    /// Time until the first token: to tokenise the prompt, to compute what the context did not hold of it, and to choose.
     pub prompt_time: Duration,
     /// Time for all after it.
     pub generation_time: Duration,
@@ -73,6 +73,18 @@ impl Usage {
     /// Tokens of the prompt that were computed in a second; `None` when there were none.
     pub fn prompt_speed(&self) -> Option<f64> {
         speed(self.prompt_tokens - self.reused_tokens, self.prompt_time)
+    }
+
+    /// Time from the request to the first token; `None` when there was none. What passes between two calls of
+    /// [`next`](Iterator::next) does not count.
+    pub fn time_to_first_token(&self) -> Option<Duration> {
+        (self.generated_tokens > 0).then_some(self.prompt_time)
+    }
+
+    /// Mean time of a token after the first one; `None` when there was none.
+    pub fn time_per_token(&self) -> Option<Duration> {
+        let later = u32::try_from(self.generated_tokens.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.generation_time.checked_div(later)
     }
 
     /// Tokens that were generated in a second, the first one aside: it comes with the prompt.

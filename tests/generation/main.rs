@@ -8,6 +8,7 @@ mod requests;
 mod sequences;
 #[cfg(feature = "async")]
 mod streams;
+mod timings;
 
 use std::{num::NonZeroU32, path::PathBuf, sync::OnceLock};
 

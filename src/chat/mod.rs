@@ -35,6 +35,7 @@ pub use delta::ReplyEvent;
 pub use error::ChatError;
 pub use options::ReplyOptions;
 pub use session::{ChatReply, ChatSession};
+pub use reading::ReplyReader;
 pub use template::{ChatPrompt, ChatTemplate};
 pub use toolbox::Toolbox;
 

@@ -9,60 +9,119 @@ use std::{
 use super::{Reply, ReplyError, ReplyEvent, delta::Deltas};
 use crate::backend::ReplyParser;
 
-/// Reads a reply as it grows, and hands what is new to a callback, until that breaks off: after that it gets nothing more.
-pub(super) struct Reading<F> {
+/// Reads a reply as it grows: what a [`RenderedPrompt`](super::RenderedPrompt)'s own parser makes of the text that a model
+/// writes. [`ChatSession`](super::ChatSession) does this by itself; it is for whoever generates from a rendered prompt.
+///
+/// ```no_run
+/// # use std::sync::Arc;
+/// use gguf_loader::{Context, chat::{RenderedPrompt, ReplyEvent, ReplyReader}, generation::FinishReason};
+///
+/// # fn answer(context: &mut Context, prompt: RenderedPrompt) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut reader = ReplyReader::new(Arc::clone(&prompt.parser));
+/// let mut generation = context.generate(prompt)?;
+/// for piece in generation.by_ref() {
+///     for event in reader.push(&piece?.text) {
+///         if let ReplyEvent::Content(text) = event {
+///             print!("{text}");
+///         }
+///     }
+/// }
+/// let whole = matches!(generation.finish_reason(), Some(FinishReason::End | FinishReason::Stop));
+/// let (reply, rest) = reader.finish(whole)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct ReplyReader {
     parser: Arc<dyn ReplyParser>,
-    on_event: F,
     deltas: Deltas,
     text: String,
     /// When the text was last read, and for how long nothing needs to read it again.
     last: Instant,
     rest: Duration,
-    flow: ControlFlow<()>,
 }
 
 /// A parser reads from the beginning each time. In a long reply it rests between two readings for so many times as long as
 /// one takes, so that it never costs more than a small part of the time.
 const REST: u32 = 20;
 
-impl<F: FnMut(&ReplyEvent) -> ControlFlow<()>> Reading<F> {
-    pub(super) fn new(parser: Arc<dyn ReplyParser>, on_event: F) -> Self {
+impl ReplyReader {
+    /// A reader of one reply.
+    pub fn new(parser: Arc<dyn ReplyParser>) -> Self {
         // What the prompt has of the reply already is not news.
         let deltas = Deltas::after(parser.parse("", false).unwrap_or_default());
-        let (last, rest) = (Instant::now(), Duration::ZERO);
-        Self { parser, on_event, deltas, text: String::new(), last, rest, flow: ControlFlow::Continue(()) }
+        Self { parser, deltas, text: String::new(), last: Instant::now(), rest: Duration::ZERO }
     }
 
-    /// Takes more of the text. What it brings may be handed out later.
-    pub(super) fn push(&mut self, text: &str) -> ControlFlow<()> {
+    /// Takes more of the text, and gives what is new. What this text brings may be given later, in the end at last.
+    pub fn push(&mut self, text: &str) -> Vec<ReplyEvent> {
         self.text.push_str(text);
-        if !self.text.is_empty() && self.last.elapsed() >= self.rest {
-            let begin = Instant::now();
-            let reply = self.parser.parse(&self.text, false);
-            self.last = Instant::now();
-            self.rest = (self.last - begin) * REST;
-            self.hand_out(&reply.unwrap_or_default());
+        if self.text.is_empty() || self.last.elapsed() < self.rest {
+            return Vec::new();
         }
-        self.flow
+        let begin = Instant::now();
+        let reply = self.parser.parse(&self.text, false);
+        self.last = Instant::now();
+        self.rest = (self.last - begin) * REST;
+        self.news(&reply.unwrap_or_default())
     }
 
-    /// The reply, which is `whole` or was cut off, and whether the callback broke off by now.
-    pub(super) fn finish(mut self, whole: bool) -> Result<(Reply, ControlFlow<()>), ReplyError> {
+    /// The reply, which is `whole` or was cut off, and what of it is new.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplyError`] when the text is not what the template lets a model say.
+    pub fn finish(mut self, whole: bool) -> Result<(Reply, Vec<ReplyEvent>), ReplyError> {
         let reply = self.parser.parse(&self.text, whole).or_else(|error| match whole {
             // A reply that was not forced into a form may end in the middle of one.
             true => self.parser.parse(&self.text, false).map_err(|_| error),
             false => Err(error),
         })?;
-        self.hand_out(&reply);
-        Ok((reply, self.flow))
+        let news = self.news(&reply);
+        Ok((reply, news))
     }
 
-    fn hand_out(&mut self, reply: &Reply) {
-        if self.flow.is_continue() {
-            let mut events = Vec::new();
-            self.deltas.push(reply, &mut events);
-            self.flow = events.iter().try_for_each(&mut self.on_event);
-        }
+    fn news(&mut self, reply: &Reply) -> Vec<ReplyEvent> {
+        let mut events = Vec::new();
+        self.deltas.push(reply, &mut events);
+        events
+    }
+}
+
+/// Reads a reply as it grows, and hands what is new to a callback, until that breaks off: after that it gets nothing more.
+pub(super) struct Reading<F> {
+    reader: ReplyReader,
+    on_event: F,
+    flow: ControlFlow<()>,
+}
+
+impl<F: FnMut(&ReplyEvent) -> ControlFlow<()>> Reading<F> {
+    pub(super) fn new(parser: Arc<dyn ReplyParser>, on_event: F) -> Self {
+        Self { reader: ReplyReader::new(parser), on_event, flow: ControlFlow::Continue(()) }
+    }
+
+    /// Takes more of the text. What it brings may be handed out later.
+    pub(super) fn push(&mut self, text: &str) -> ControlFlow<()> {
+        let events = self.reader.push(text);
+        hand_out(&events, &mut self.flow, &mut self.on_event);
+        self.flow
+    }
+
+    /// The reply, which is `whole` or was cut off, and whether the callback broke off by now.
+    pub(super) fn finish(mut self, whole: bool) -> Result<(Reply, ControlFlow<()>), ReplyError> {
+        let (reply, events) = self.reader.finish(whole)?;
+        hand_out(&events, &mut self.flow, &mut self.on_event);
+        Ok((reply, self.flow))
+    }
+}
+
+fn hand_out(
+    events: &[ReplyEvent],
+    flow: &mut ControlFlow<()>,
+    on_event: &mut impl FnMut(&ReplyEvent) -> ControlFlow<()>,
+) {
+    if flow.is_continue() {
+        *flow = events.iter().try_for_each(on_event);
     }
 }
 

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the functions that the tests share are tests too")]
 
+mod reasoning;
 mod session;
 mod structured;
 mod templates;

@@ -161,8 +161,8 @@ fn several_calls_are_told_apart_while_they_are_made() {
     assert!(session.reply(&at_most(4), on).is_ok());
 }
 
-/// Has a reply begin with these tokens, and leaves the rest to chance.
-struct Begin(Vec<Token>);
+/// Has a reply begin with these tokens, the first one last, and leaves the rest to chance.
+pub(crate) struct Begin(pub(crate) Vec<Token>);
 
 impl LogitProcessor for Begin {
     fn process(&mut self, candidates: &mut Candidates) {

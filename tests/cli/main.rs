@@ -11,6 +11,7 @@ mod chat;
 mod interrupts;
 mod merge;
 mod models;
+mod options;
 mod results;
 mod text;
 

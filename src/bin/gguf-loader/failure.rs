@@ -10,6 +10,7 @@ use gguf_loader::{
     embedding::EmbedError,
     generation::GenerateError,
     gguf::{GgufError, TensorProblem},
+    grammar::ConstraintError,
     import::{CacheError, ImportError},
     knobs::KnobError,
     merge::MergeError,
@@ -345,7 +346,9 @@ impl From<GenerateError> for Failure {
             GenerateError::NoTokenizer
             | GenerateError::NoLogits
             | GenerateError::NoMemory
-            | GenerateError::Sample(SampleError::NotANumber) => (Exit::Model, None),
+            | GenerateError::Sample(SampleError::NotANumber)
+            // A grammar asks the same sampler.
+            | GenerateError::Constraint(ConstraintError::Sample(SampleError::NotANumber)) => (Exit::Model, None),
             _ => (Exit::Unexpected, None),
         };
         Self::new(exit, &error).with_help(help)

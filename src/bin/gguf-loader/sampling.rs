@@ -31,58 +31,58 @@ pub(crate) struct SamplingArgs {
     /// What lots are drawn from: the same seed gives the same text [default: a new one each time]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Below 1 the likely becomes likelier; 0 takes the likeliest
+    /// Below 1 the likely becomes likelier; 0 takes the likeliest; at least 0
     #[arg(long, visible_alias = "temp", value_name = "T")]
     temperature: Option<f32>,
-    /// Let the temperature go so far up and down, the higher the less certain the model is
+    /// Let the temperature go so far up and down, the higher the less certain the model is; at least 0
     #[arg(long, value_name = "T")]
     dynatemp_range: Option<f32>,
-    /// Above 1 it rises later [default: 1]
+    /// Above 1 it rises later; above 0 [default: 1]
     #[arg(long, value_name = "E")]
     dynatemp_exponent: Option<f32>,
     /// Keep the K likeliest; 0 keeps all
     #[arg(long, value_name = "K")]
     top_k: Option<u32>,
-    /// Keep the likeliest that together have this probability
+    /// Keep the likeliest that together have this probability, 0 to 1
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,
-    /// Keep what has this share of the likeliest's probability
+    /// Keep what has this share of the likeliest's probability, 0 to 1
     #[arg(long, value_name = "P")]
     min_p: Option<f32>,
-    /// Keep the most typical that together have this probability
+    /// Keep the most typical that together have this probability, 0 to 1
     #[arg(long, value_name = "P")]
     typical_p: Option<f32>,
-    /// Keep what is at most N standard deviations below the likeliest
+    /// Keep what is at most N standard deviations below the likeliest; above 0
     #[arg(long, value_name = "N")]
     top_n_sigma: Option<f32>,
     /// Tokens that all of these keep in any case [default: 1]
     #[arg(long, value_name = "N")]
     min_keep: Option<u32>,
-    /// Drop the top choices with this probability
+    /// Drop the top choices with this probability, 0 to 1
     #[arg(long, value_name = "P")]
     xtc_probability: Option<f32>,
-    /// What is a top choice: its probability [default: 0.1]
+    /// What is a top choice: its probability, 0 to 1 [default: 0.1]
     #[arg(long, value_name = "P")]
     xtc_threshold: Option<f32>,
-    /// Make tokens that came before less likely: above 1
+    /// Make tokens that came before less likely: more than 1; above 0
     #[arg(long, value_name = "R")]
     repeat_penalty: Option<f32>,
-    /// The same, for each time that they came
+    /// The same, for each time that they came: more than 0; a finite number
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     frequency_penalty: Option<f32>,
-    /// The same, once
+    /// The same, once: more than 0; a finite number
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     presence_penalty: Option<f32>,
     /// The tokens that these three look back over [default: 64]
     #[arg(long, value_name = "N")]
     repeat_last_n: Option<u32>,
-    /// Make longer repetitions less likely (DRY)
+    /// Make longer repetitions less likely (DRY); at least 0
     #[arg(long, value_name = "M")]
     dry_multiplier: Option<f32>,
-    /// How fast that grows with the length [default: 1.75]
+    /// How fast that grows with the length; at least 1 [default: 1.75]
     #[arg(long, value_name = "B")]
     dry_base: Option<f32>,
-    /// Repetitions that are shorter are free [default: 2]
+    /// Repetitions that are shorter are free; at least 1 [default: 2]
     #[arg(long, value_name = "N")]
     dry_allowed_length: Option<u32>,
     /// The tokens that it looks back over [default: 4096]
@@ -94,16 +94,16 @@ pub(crate) struct SamplingArgs {
     /// Hold the surprise at --mirostat-tau: 1 or 2, the paper's two algorithms
     #[arg(long, value_name = "1|2", value_parser = clap::value_parser!(u8).range(1..=2))]
     mirostat: Option<u8>,
-    /// The surprise, in bits [default: 5]
+    /// The surprise, in bits; above 0 [default: 5]
     #[arg(long, value_name = "T")]
     mirostat_tau: Option<f32>,
-    /// How fast it learns [default: 0.1]
+    /// How fast it learns; above 0, at most 1 [default: 0.1]
     #[arg(long, value_name = "E")]
     mirostat_eta: Option<f32>,
-    /// Prefer tokens whose probability is near this one
+    /// Prefer tokens whose probability is near this one, 0 to 1
     #[arg(long, value_name = "P")]
     adaptive_target: Option<f32>,
-    /// How slowly that forgets [default: 0.9]
+    /// How slowly that forgets; 0 to 0.99 [default: 0.9]
     #[arg(long, value_name = "D")]
     adaptive_decay: Option<f32>,
     /// Add to a token's logit: 198=-2.5, or 198=-inf to rule it out; may be given again
@@ -184,5 +184,73 @@ impl From<&SamplingArgs> for SamplingParameters {
             adaptive_decay: args.adaptive_decay,
             seed: args.seed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use gguf_loader::sampling::{Pick, SamplerStep};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        sampling: SamplingArgs,
+    }
+
+    /// The chain of a command line; each option has a value that no other one has.
+    fn chain(arguments: &str) -> Sampling {
+        let line = Line::try_parse_from(["program"].into_iter().chain(arguments.split_whitespace())).unwrap();
+        line.sampling.sampling(Preset::Greedy).unwrap()
+    }
+
+    #[test]
+    fn each_option_is_the_parameter_that_it_names() {
+        let found = chain(
+            "--temperature 0.7 --dynatemp-range 0.2 --dynatemp-exponent 1.3 --top-k 31 --top-p 0.91 --min-p 0.07 \
+             --typical-p 0.83 --top-n-sigma 2.5 --min-keep 3 --xtc-probability 0.42 --xtc-threshold 0.12 \
+             --repeat-penalty 1.1 --frequency-penalty 0.3 --presence-penalty -0.4 --repeat-last-n 77 \
+             --dry-multiplier 0.9 --dry-base 1.9 --dry-allowed-length 5 --dry-last-n 99 --dry-breaker . --dry-breaker ; \
+             --logit-bias 7=-1.5 --logit-bias 8=-inf --mirostat 2 --mirostat-tau 4.5 --mirostat-eta 0.25 --seed 6",
+        );
+        let steps = [
+            SamplerStep::LogitBias { biases: vec![(7, -1.5), (8, f32::NEG_INFINITY)] },
+            SamplerStep::Penalties { last: 77, repetition: 1.1, frequency: 0.3, presence: -0.4 },
+            SamplerStep::Dry {
+                multiplier: 0.9,
+                base: 1.9,
+                allowed_length: 5,
+                last: 99,
+                breakers: vec![".".to_owned(), ";".to_owned()],
+            },
+            SamplerStep::TopNSigma { n: 2.5 },
+            SamplerStep::TopK { k: 31 },
+            SamplerStep::Typical { p: 0.83, min_keep: 3 },
+            SamplerStep::TopP { p: 0.91, min_keep: 3 },
+            SamplerStep::MinP { p: 0.07, min_keep: 3 },
+            SamplerStep::Xtc { probability: 0.42, threshold: 0.12, min_keep: 3 },
+            SamplerStep::DynamicTemperature { temperature: 0.7, range: 0.2, exponent: 1.3 },
+        ];
+        let pick = Pick::MirostatV2 { tau: 4.5, eta: 0.25 };
+        assert_eq!(found, steps.into_iter().fold(Sampling::new(pick).with_seed(6), Sampling::then));
+    }
+
+    #[test]
+    fn other_ways_to_choose_are_those_that_are_named() {
+        let alone = "--preset greedy";
+        assert_eq!(
+            chain(&format!("{alone} --mirostat 1 --mirostat-tau 4.5 --mirostat-eta 0.25")).pick,
+            Pick::Mirostat { tau: 4.5, eta: 0.25, m: 100 }
+        );
+        let adaptive = chain(&format!("{alone} --adaptive-target 0.6 --adaptive-decay 0.8"));
+        assert_eq!(adaptive, Sampling::new(Pick::AdaptiveP { target: 0.6, decay: 0.8 }));
+        assert_eq!(chain(""), Sampling::greedy());
+        assert_eq!(chain("--preset creative"), Sampling::creative());
+        // Who sets a parameter, and no preset, changes the balanced one.
+        let hot = chain("--temp 1.5");
+        assert_eq!(hot.steps[..3], Sampling::balanced().steps[..3]);
+        assert_eq!(hot.steps[3..], [SamplerStep::Temperature { temperature: 1.5 }]);
     }
 }

@@ -51,6 +51,8 @@ knobs! {
         "what all imported models together may take in the cache; those not used for longest go first";
     CALIBRATE, "GGUF_LOADER_CALIBRATE", "0, 1 or refresh", "0",
         "whether backends are measured before one is chosen";
+    HISTORY, "GGUF_LOADER_HISTORY", "a file, or 0 for none", "history in gguf-loader in the user's state folder",
+        "where the command-line program keeps what is typed in a chat at a terminal";
     LOG, "GGUF_LOADER_LOG", "a level or a tracing filter", "warn",
         "what the command-line program logs";
 }
@@ -111,6 +113,20 @@ impl Knobs {
     /// [`KnobError`].
     pub fn calibrate(&self) -> Result<Calibrate, KnobError> {
         Ok(self.parse(&CALIBRATE)?.unwrap_or_default())
+    }
+
+    /// [`HISTORY`]; `None` when there is to be none, and when it is not set and the user has no home folder. A path need not
+    /// be Unicode.
+    pub fn history(&self) -> Option<PathBuf> {
+        match self.values.get(HISTORY.name) {
+            Some(none) if none == "0" => None,
+            Some(file) => Some(PathBuf::from(file)),
+            None => {
+                let user = etcetera::choose_base_strategy().ok()?;
+                let folder = user.state_dir().unwrap_or_else(|| user.cache_dir());
+                Some(folder.join("gguf-loader").join("history"))
+            }
+        }
     }
 
     /// [`LOG`]: a filter for `tracing-subscriber`, which knows the syntax.
@@ -240,6 +256,7 @@ mod tests {
             ("GGUF_LOADER_THREADS", "3"),
             ("GGUF_LOADER_CACHE", "some/folder"),
             ("GGUF_LOADER_CALIBRATE", "refresh"),
+            ("GGUF_LOADER_HISTORY", "some/file"),
             ("GGUF_LOADER_LOG", "gguf_loader=debug"),
         ]);
         let options = knobs.choose_options().unwrap();
@@ -249,6 +266,14 @@ mod tests {
         assert_eq!(knobs.threads().unwrap(), NonZeroU32::new(3));
         assert_eq!(knobs.log().unwrap(), "gguf_loader=debug");
         assert_eq!(knobs.imports().unwrap(), Some(Cache::new("some/folder/imports")));
+        assert_eq!(knobs.history(), Some("some/file".into()));
+    }
+
+    #[test]
+    fn history_can_be_switched_off() {
+        assert_eq!(knobs(&[("GGUF_LOADER_HISTORY", "0")]).history(), None);
+        let default = Knobs::default().history();
+        assert!(default.is_none_or(|file| file.ends_with("gguf-loader/history")));
     }
 
     #[test]

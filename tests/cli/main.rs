@@ -8,11 +8,16 @@
 mod bad_files;
 mod bad_input;
 mod chat;
+mod conversation;
+#[cfg(target_os = "linux")]
+#[path = "../disk/full.rs"]
+mod full_disk;
 mod interrupts;
 mod merge;
 mod models;
 mod options;
 mod results;
+mod terminal;
 mod text;
 
 use std::{ffi::OsStr, process::Output};

@@ -72,13 +72,13 @@ mod unix {
         let (folder, disk) = (Checkpoint::packed().write(), tempfile::tempdir().unwrap());
         let mut command = Command::new(cargo_bin!("gguf-loader"));
         command.arg("convert").arg(folder.path()).arg(disk.path().join("out.gguf"));
-        let Some(output) = full_disk::run(&command, disk.path(), 40) else { return };
+        let Some(output) = full_disk::run(&command, "", disk.path(), 40) else { return };
         assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
         assert!(stderr(&output).contains("out.gguf"), "{}", stderr(&output));
         assert!(stderr(&output).contains("No space left on device"), "{}", stderr(&output));
         assert!(output.stdout.is_empty(), "left on the disk: {}", String::from_utf8_lossy(&output.stdout));
         // On a disk with room the same arguments are right.
-        let output = full_disk::run(&command, disk.path(), 400).expect("a disk a moment ago");
+        let output = full_disk::run(&command, "", disk.path(), 400).expect("a disk a moment ago");
         assert!(output.status.success() && output.stdout.ends_with(b"\n./out.gguf\n"), "{}", stderr(&output));
     }
 

@@ -149,12 +149,12 @@ mod unix {
         let input = folder.write("in.gguf", &tiny());
         let mut command = program();
         command.args(["import", "--layout", "x86"]).arg(&input).arg(disk.at("out.gguf"));
-        let Some(output) = full_disk::run(&command, &disk.at(""), 200) else { return };
+        let Some(output) = full_disk::run(&command, "", &disk.at(""), 200) else { return };
         assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
         assert!(stderr(&output).contains("no room for"), "{}", stderr(&output));
         assert!(output.stdout.is_empty(), "left on the disk: {}", String::from_utf8_lossy(&output.stdout));
         // On a disk with room the same arguments are right.
-        let output = full_disk::run(&command, &disk.at(""), 2000).expect("a disk a moment ago");
+        let output = full_disk::run(&command, "", &disk.at(""), 2000).expect("a disk a moment ago");
         assert!(output.status.success() && output.stdout.ends_with(b"\n./out.gguf\n"), "{}", stderr(&output));
     }
 
@@ -187,7 +187,7 @@ mod unix {
         crate::import_as(&input, &model, Default::default()).unwrap();
         let pages = fs::metadata(&model).unwrap().len().div_ceil(1024 * PAGE);
         for kilobytes in [PAGE, 200, PAGE * (pages - 1), PAGE * pages] {
-            let Some(output) = full_disk::run(&run_with_cache(&input, &disk.at("")), &disk.at(""), kilobytes) else {
+            let Some(output) = full_disk::run(&run_with_cache(&input, &disk.at("")), "", &disk.at(""), kilobytes) else {
                 return;
             };
             let said = stderr(&output);
@@ -197,7 +197,7 @@ mod unix {
         }
         assert!(fs::read(&input).unwrap() == before);
         // One page more takes the model and its voucher, whether a backend that is compiled in runs it or not.
-        let output = full_disk::run(&run_with_cache(&input, &disk.at("")), &disk.at(""), PAGE * (pages + 1)).unwrap();
+        let output = full_disk::run(&run_with_cache(&input, &disk.at("")), "", &disk.at(""), PAGE * (pages + 1)).unwrap();
         let left = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(left.contains(".gguf\n") && left.contains(".json\n"), "{left}{}", stderr(&output));
     }

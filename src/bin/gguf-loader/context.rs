@@ -7,6 +7,7 @@ use gguf_loader::{
     adapter::{ControlVector, LoraAdapter},
     backend::{CacheType, ContextOptions},
     context::Context,
+    generation::WhenFull,
     model::Model,
 };
 
@@ -25,6 +26,32 @@ pub(crate) struct ContextArgs {
     /// Add a control vector in GGUF, with a scale [default: 1]; may be given again
     #[arg(long, value_name = "FILE[=SCALE]")]
     control_vector: Vec<Scaled>,
+}
+
+/// The options that say what happens when a context is full.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct FullArgs {
+    /// When the context is full: stop, or shift the older half of it out and go on
+    #[arg(long, value_enum, default_value_t = Full::Stop)]
+    when_full: Full,
+    /// Tokens at the beginning that a shift leaves, fewer than --ctx less one
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Full {
+    Stop,
+    Shift,
+}
+
+impl FullArgs {
+    pub(crate) fn when_full(self) -> WhenFull {
+        match self.when_full {
+            Full::Stop => WhenFull::Stop,
+            Full::Shift => WhenFull::Shift { keep: self.keep },
+        }
+    }
 }
 
 /// The options that say how a context remembers.

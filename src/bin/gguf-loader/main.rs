@@ -6,7 +6,8 @@
 //! * Results go to stdout, everything else to stderr. When the reader of stdout goes away, the program ends quietly.
 //! * `--json` makes the result one JSON value on a line of its own. Errors stay text on stderr: a program reads the exit
 //!   code, which is one of [`failure::Exit`], and shows the text to its user.
-//! * Ctrl-C stops a load or a decode where it is; what was printed stays. A second Ctrl-C ends the program at once.
+//! * Ctrl-C stops a load or a decode where it is; what was printed stays. A second Ctrl-C ends the program at once. At a terminal
+//!   a conversation goes on after the first.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -19,7 +20,10 @@ mod loading;
 mod log;
 mod output;
 mod sampling;
+mod speech;
 mod structure;
+mod template;
+mod timings;
 
 use std::process::ExitCode;
 

@@ -1,27 +1,30 @@
 //! `run`: continues a prompt.
 
-use std::{num::NonZeroU32, ops::ControlFlow, path::PathBuf, time::Instant};
+use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use gguf_loader::{
     backend::Token,
-    chat::{ChatPrompt, ChatTemplate, Message},
+    chat::{ChatError, ChatPrompt, Message, Reply, ReplyReader},
     context::Context,
-    generation::{Completion, FinishReason, GenerateRequest, WhenFull},
+    generation::{Completion, FinishReason, GenerateRequest, Origin, Prompt},
     sampling::TokenLogprobs,
 };
 use serde::Serialize;
 
 use crate::{
     args::{self, BackendArgs, ThreadArgs},
-    context::ContextArgs,
+    context::{ContextArgs, FullArgs},
     failure::{Exit, Failure},
     input::Source,
     interrupt::Interrupt,
     loading,
     output::Output,
     sampling::{Preset, SamplingArgs},
+    speech::Speech,
     structure::StructureArgs,
+    template::{self, TemplateArg},
+    timings::Timings,
 };
 
 /// Continue a prompt; stdout gets only the generated text, piece by piece
@@ -30,12 +33,14 @@ use crate::{
 Examples:
   gguf-loader run model.gguf --prompt 'The capital of France is' --max-tokens 32
   gguf-loader run model.gguf --chat --prompt 'Tell me a joke' --preset creative --seed 1
+  gguf-loader run gpt-oss.gguf --chat --prompt 'What is 2+2?' --template-arg 'reasoning_effort=\"low\"'
   gguf-loader run model.gguf --chat --prompt 'A user called Ann' --json-schema-file user.json
   gguf-loader run model.gguf --prompt 'Yes or no?' --regex '(yes|no)' --logprobs 5 --json
   echo 'Once upon a time' | gguf-loader run model.gguf --prompt-file - --stop 'The end' --quiet
 
 Without sampling options generation is greedy: the same prompt gives the same text. An option without --preset \
 changes the balanced one. Without --max-tokens it goes on until the model ends its answer or the context is full. \
+With --chat, what the model thinks before it answers goes to stderr. \
 Ctrl-C stops it; what was printed stays (exit code 130). `gguf-loader --help` lists all exit codes.")]
 pub(crate) struct Run {
     /// The model: a GGUF file, or the first part of a split one
@@ -51,6 +56,12 @@ pub(crate) struct Run {
     /// A chat template in Jinja, in place of the model's, with --chat
     #[arg(long, value_name = "FILE", requires = "chat")]
     template: Option<PathBuf>,
+    /// Set a variable of the chat template, with --chat; may be given again
+    #[arg(long, value_name = "KEY=JSON", requires = "chat")]
+    template_arg: Vec<TemplateArg>,
+    /// Let a model that can reason answer at once, with --chat
+    #[arg(long, requires = "chat")]
+    no_thinking: bool,
     /// Most tokens to generate
     #[arg(long, short = 'n', value_name = "N")]
     max_tokens: Option<NonZeroU32>,
@@ -68,12 +79,8 @@ pub(crate) struct Run {
     logprobs: Option<u32>,
     #[command(flatten)]
     context: ContextArgs,
-    /// When the context is full: stop, or shift the older half of it out and go on
-    #[arg(long, value_enum, default_value_t = Full::Stop)]
-    when_full: Full,
-    /// Tokens at the beginning that a shift leaves
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    keep: u32,
+    #[command(flatten)]
+    full: FullArgs,
     #[command(flatten)]
     backend: BackendArgs,
     #[command(flatten)]
@@ -82,12 +89,6 @@ pub(crate) struct Run {
     sampling: SamplingArgs,
     #[command(flatten)]
     structure: StructureArgs,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Full {
-    Stop,
-    Shift,
 }
 
 #[derive(Debug, Args)]
@@ -132,7 +133,12 @@ impl Run {
         let mut context = self.context.open(&model, &interrupt)?;
 
         let mut request = match self.chat {
-            true => asked(&loading::chat_template(&model, template)?, prompt, self.system)?,
+            true => {
+                let messages = self.system.map(Message::system).into_iter().chain([Message::user(prompt)]);
+                let mut prompt = ChatPrompt::new(messages.collect()).with_thinking(!self.no_thinking);
+                prompt.arguments = template::arguments(self.template_arg);
+                GenerateRequest::new(loading::chat_template(&model, template)?.render(&prompt)?)
+            }
             false => GenerateRequest::new(prompt),
         };
         request.sampling = sampling;
@@ -142,10 +148,7 @@ impl Run {
         request.stop_at_end = !self.ignore_end;
         request.logprobs = self.logprobs;
         request.echo = self.echo;
-        request.when_full = match self.when_full {
-            Full::Stop => WhenFull::Stop,
-            Full::Shift => WhenFull::Shift { keep: self.keep },
-        };
+        request.when_full = self.full.when_full();
         let answer = generate(&mut context, &request, load_seconds, output);
         if !output.is_json() {
             output.end_streamed_line();
@@ -162,18 +165,16 @@ impl Run {
     }
 }
 
-/// The prompt as a user's message.
-fn asked(template: &ChatTemplate, prompt: String, system: Option<String>) -> Result<GenerateRequest, Failure> {
-    let messages = system.map(Message::system).into_iter().chain([Message::user(prompt)]).collect();
-    Ok(GenerateRequest::new(template.render(&ChatPrompt::new(messages))?))
-}
-
-/// What came of it. Text mode has streamed `text` already.
+/// What came of it. Text mode has streamed `text` already, or with --chat what is content of it.
 #[derive(Debug, Serialize)]
 struct Answer {
     /// Asked of the running engine itself.
     backend: String,
+    /// All that was generated, reasoning and markers too.
     text: String,
+    /// What that says, with --chat.
+    #[serde(flatten)]
+    reply: Option<Reply>,
     tokens: Vec<Token>,
     finish_reason: FinishReason,
     prompt_tokens: usize,
@@ -182,19 +183,14 @@ struct Answer {
     seed: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     logprobs: Vec<TokenLogprobs>,
-    timings: Timings,
+    timings: AllTimings,
 }
 
 #[derive(Debug, Serialize)]
-struct Timings {
+struct AllTimings {
     load_seconds: f64,
-    /// Until the first token.
-    prompt_seconds: f64,
-    /// From then on.
-    generation_seconds: f64,
-    prompt_tokens_per_second: Option<f64>,
-    /// Absent when nothing was decoded after the prompt.
-    generated_tokens_per_second: Option<f64>,
+    #[serde(flatten)]
+    generation: Timings,
 }
 
 fn generate(
@@ -204,46 +200,55 @@ fn generate(
     output: &mut Output,
 ) -> Result<Answer, Failure> {
     let backend = context.executed_by();
-    let mut written = Ok(());
-    let completion = context.generate(request)?.for_each_piece(|piece| {
-        if !output.is_json() && !piece.text.is_empty() {
-            written = output.bytes(piece.text.as_bytes());
+    let mut speech = Speech::new();
+    let mut reader = match &request.prompt {
+        Prompt::Rendered(rendered) => Some(ReplyReader::new(Arc::clone(&rendered.parser))),
+        _ => None,
+    };
+    let completion = context.generate(request)?.for_each_piece(|piece| match &mut reader {
+        Some(reader) if piece.origin == Origin::Model => {
+            reader.push(&piece.text).iter().try_for_each(|event| speech.show(event, output))
         }
-        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    written?;
+        _ => speech.print(&piece.text, output),
+    });
+    let completion = match completion {
+        Ok(completion) => completion,
+        Err(error) => return speech.end(output).and(Err(error.into())),
+    };
     let Completion { text, tokens, logprobs, finish, usage, seed, .. } = completion;
+    let whole = matches!(finish, FinishReason::End | FinishReason::Stop);
+    let read = reader.map(|reader| reader.finish(whole)).transpose();
+    if let Ok(Some((_, rest))) = &read {
+        // What breaks off is known to `speech`.
+        let _ = rest.iter().try_for_each(|event| speech.show(event, output));
+    }
+    speech.end(output)?;
+    let reply = read.map_err(ChatError::Reply)?.map(|(reply, _)| reply);
     Ok(Answer {
         backend,
         text,
+        reply,
         finish_reason: finish,
         prompt_tokens: usage.prompt_tokens,
         generated_tokens: tokens.len(),
         tokens,
         seed,
         logprobs,
-        timings: Timings {
-            load_seconds,
-            prompt_seconds: usage.prompt_time.as_secs_f64(),
-            generation_seconds: usage.generation_time.as_secs_f64(),
-            prompt_tokens_per_second: usage.prompt_speed(),
-            generated_tokens_per_second: usage.generation_speed(),
-        },
+        timings: AllTimings { load_seconds, generation: usage.into() },
     })
 }
 
 impl Answer {
     /// One line for people.
     fn summary(&self) -> String {
-        let timings = &self.timings;
-        let at = |speed: Option<f64>| speed.map(|speed| format!(" at {speed:.1}/s")).unwrap_or_default();
+        let AllTimings { load_seconds, generation } = &self.timings;
         format!(
-            "{} tokens of prompt{}, generated {}{}, loaded in {:.2} s, seed {}",
+            "{} tokens of prompt{}, generated {}{}{}, loaded in {load_seconds:.2} s, seed {}",
             self.prompt_tokens,
-            at(timings.prompt_tokens_per_second),
+            generation.of_prompt(),
             self.generated_tokens,
-            at(timings.generated_tokens_per_second),
-            timings.load_seconds,
+            generation.of_generation(),
+            generation.of_first_token(),
             self.seed
         )
     }

@@ -1,10 +1,17 @@
 //! Reads messages: from a terminal with an editor and a history, from anything else line by line.
 
-use std::io::{BufRead as _, StdinLock, stdin};
+use std::{
+    fs,
+    io::{BufRead as _, StdinLock, stdin},
+    path::PathBuf,
+};
 
-use rustyline::{DefaultEditor, error::ReadlineError};
+use rustyline::{Config, DefaultEditor, error::ReadlineError};
 
-use crate::failure::{Exit, Failure};
+use crate::{
+    failure::{Exit, Failure},
+    output::Output,
+};
 
 /// What marks the beginning and the end of a message of several lines.
 const FENCE: &str = "\"\"\"";
@@ -19,25 +26,36 @@ pub(super) enum Line {
 }
 
 pub(super) enum Lines {
-    Terminal(Box<DefaultEditor>),
+    Terminal(Box<Terminal>),
     Other(StdinLock<'static>),
 }
 
+pub(super) struct Terminal {
+    editor: DefaultEditor,
+    /// Where what was typed is kept for the next time.
+    history: Option<PathBuf>,
+}
+
 impl Lines {
-    pub(super) fn open(is_interactive: bool) -> Result<Self, Failure> {
+    pub(super) fn open(is_interactive: bool, history: Option<PathBuf>) -> Result<Self, Failure> {
         if !is_interactive {
             return Ok(Self::Other(stdin().lock()));
         }
-        let editor = DefaultEditor::new().map_err(|error| Failure::new(Exit::Unexpected, &error))?;
-        Ok(Self::Terminal(Box::new(editor)))
+        let config = Config::builder().history_ignore_space(true).build();
+        let editor = DefaultEditor::with_config(config).map_err(|error| Failure::new(Exit::Unexpected, &error))?;
+        let mut terminal = Terminal { editor, history };
+        if let Some(file) = &terminal.history {
+            // There is none the first time; what else is wrong with it shows when it is written.
+            let _ = terminal.editor.load_history(file);
+        }
+        Ok(Self::Terminal(Box::new(terminal)))
     }
 
     /// The next message, of however many lines.
-    pub(super) fn read(&mut self) -> Result<Line, Failure> {
+    pub(super) fn read(&mut self, output: &Output) -> Result<Line, Failure> {
         let message = join(|prompt| self.read_line(prompt))?;
-        if let (Self::Terminal(editor), Line::Text(text)) = (self, &message) {
-            // Without it a message cannot be called back: no reason to end.
-            let _ = editor.add_history_entry(text);
+        if let (Self::Terminal(terminal), Line::Text(text)) = (self, &message) {
+            terminal.remember(text, output);
         }
         Ok(message)
     }
@@ -47,7 +65,7 @@ impl Lines {
             Failure::new(Exit::Unexpected, error).with_headline("cannot read stdin")
         };
         match self {
-            Self::Terminal(editor) => match editor.readline(prompt) {
+            Self::Terminal(terminal) => match terminal.editor.readline(prompt) {
                 Ok(text) => Ok(Line::Text(text)),
                 Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
                 Err(ReadlineError::Eof) => Ok(Line::End),
@@ -62,6 +80,22 @@ impl Lines {
                     .map_err(|_| Failure::message(Exit::Input, "a line of stdin is not valid UTF-8"))?;
                 Ok(Line::Text(text.trim_end_matches(['\n', '\r']).to_owned()))
             }
+        }
+    }
+}
+
+impl Terminal {
+    /// At once, and not at the end: a program that is killed has kept what was typed. Whatever goes wrong is no reason to end.
+    fn remember(&mut self, text: &str, output: &Output) {
+        let is_new = self.editor.add_history_entry(text).unwrap_or(false);
+        let Some(file) = self.history.as_ref().filter(|_| is_new) else { return };
+        let kept = match file.parent() {
+            Some(folder) => fs::create_dir_all(folder).map_err(ReadlineError::Io),
+            None => Ok(()),
+        };
+        if let Err(error) = kept.and_then(|()| self.editor.append_history(file)) {
+            output.note(format!("(no history is kept: cannot write {}: {error})", file.display()));
+            self.history = None;
         }
     }
 }

@@ -7,13 +7,12 @@ use std::{
     fs,
     io::IsTerminal as _,
     num::NonZeroU32,
-    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
 use clap::Args;
 use gguf_loader::{
-    chat::{ChatReply, ChatSession, Message, ReplyEvent, ReplyOptions, Role, ToolCall},
+    chat::{ChatReply, ChatSession, Message, ReplyOptions, Role, ToolCall},
     generation::{FinishReason, Usage},
 };
 use serde::{Deserialize, Serialize};
@@ -24,14 +23,17 @@ use self::{
 };
 use crate::{
     args::{self, BackendArgs, ThreadArgs},
-    context::ContextArgs,
+    context::{ContextArgs, FullArgs},
     failure::{Exit, Failure},
     input::Source,
     interrupt::Interrupt,
     loading,
     output::Output,
     sampling::{Preset, SamplingArgs},
+    speech::Speech,
     structure::StructureArgs,
+    template::{self, TemplateArg},
+    timings::Timings,
 };
 
 /// Talk with a model, in the form of its chat template
@@ -46,7 +48,13 @@ Examples:
 
 A line is a message; one that ends with \\ goes on in the next line, and \"\"\" begins and ends a message of several. \
 /help lists the commands. Ctrl-C stops the answer and not the program; Ctrl-D ends it. Where stdin is no terminal \
-each line gets a reply, and the first failure ends the program. Tokens are chosen as --preset balanced does, unless \
+each line gets a reply, and the first failure, or Ctrl-C (exit code 130), ends the program.
+
+What is typed at a terminal, the last 100 messages, is kept for the next time in a file that only the user may read: \
+`history` in gguf-loader in the user's state folder, or the one that GGUF_LOADER_HISTORY names. A message that begins with a \
+blank is not kept. Replies are written by /save alone.
+
+Tokens are chosen as --preset balanced does, unless \
 told otherwise. `gguf-loader --help` lists all exit codes.")]
 pub(crate) struct Chat {
     /// The model: a GGUF file, or the first part of a split one
@@ -60,9 +68,15 @@ pub(crate) struct Chat {
     /// A chat template in Jinja, in place of the model's
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
+    /// Set a variable of the chat template; may be given again
+    #[arg(long, value_name = "KEY=JSON")]
+    template_arg: Vec<TemplateArg>,
     /// Let a model that can reason answer at once
     #[arg(long)]
     no_thinking: bool,
+    /// Keep nothing of what is typed for the next time; wins over GGUF_LOADER_HISTORY
+    #[arg(long)]
+    no_history: bool,
     /// Most tokens of a reply
     #[arg(long, short = 'n', value_name = "N")]
     max_tokens: Option<NonZeroU32>,
@@ -71,6 +85,8 @@ pub(crate) struct Chat {
     stop: Vec<String>,
     #[command(flatten)]
     context: ContextArgs,
+    #[command(flatten)]
+    full: FullArgs,
     #[command(flatten)]
     backend: BackendArgs,
     #[command(flatten)]
@@ -85,11 +101,14 @@ impl Chat {
     pub(crate) fn execute(self, output: &mut Output) -> Result<(), Failure> {
         let knobs = args::knobs(self.backend.backend.as_ref(), self.threads.threads);
         let load_options = args::load_options(&knobs)?;
+        let history = knobs.history().filter(|_| !self.no_history);
         let mut options = ReplyOptions::default().with_sampling(self.sampling.sampling(Preset::Balanced)?);
         options.grammar = self.structure.grammar()?;
         options.max_tokens = self.max_tokens;
         options.stops = self.stop;
+        options.when_full = self.full.when_full();
         options.thinking = !self.no_thinking;
+        options.arguments = template::arguments(self.template_arg);
         let begin = match &self.load {
             Some(file) => read(file)?,
             None => self.system.map(Message::system).into_iter().collect(),
@@ -104,11 +123,12 @@ impl Chat {
         let mut session = ChatSession::with_template(context, template)?;
         session.messages_mut().extend(begin);
         let is_interactive = std::io::stdin().is_terminal();
-        let mut conversation = Conversation { session, options, interrupt, forks: Vec::new(), last: None };
         if is_interactive {
             output.note("/help lists the commands");
         }
-        conversation.run(&mut Lines::open(is_interactive)?, is_interactive, output)
+        let mut conversation =
+            Conversation { session, options, interrupt, is_interactive, forks: Vec::new(), last: None };
+        conversation.run(&mut Lines::open(is_interactive, history)?, output)
     }
 }
 
@@ -116,15 +136,21 @@ struct Conversation {
     session: ChatSession,
     options: ReplyOptions,
     interrupt: Interrupt,
+    /// Whether somebody sits at a terminal, who can go on after an error or a Ctrl-C.
+    is_interactive: bool,
     /// What /fork has remembered, the newest last.
     forks: Vec<Vec<Message>>,
     last: Option<Usage>,
 }
 
 impl Conversation {
-    fn run(&mut self, lines: &mut Lines, is_interactive: bool, output: &mut Output) -> Result<(), Failure> {
+    fn run(&mut self, lines: &mut Lines, output: &mut Output) -> Result<(), Failure> {
         loop {
-            let text = match lines.read()? {
+            let line = match self.is_interactive {
+                true => lines.read(output)?,
+                false => self.interrupt.wait_for(|| lines.read(output))?,
+            };
+            let text = match line {
                 Line::Text(text) => text,
                 Line::Interrupted => {
                     output.note("Ctrl-D or /quit ends the conversation");
@@ -140,8 +166,8 @@ impl Conversation {
                 Some(Err(error)) => Err(error),
             };
             match done {
-                // Whoever is there to see it can go on: the conversation is what it was before.
-                Err(failure) if is_interactive && !failure.is_closed_pipe() => _ = failure.report(),
+                // The conversation is what it was before.
+                Err(failure) if self.is_interactive && !failure.is_closed_pipe() => _ = failure.report(),
                 done => done?,
             }
         }
@@ -157,30 +183,19 @@ impl Conversation {
     }
 
     fn reply(&mut self, output: &mut Output) -> Result<(), Failure> {
-        self.interrupt.reset();
-        let mut written = Ok(());
-        let mut thinks = false;
-        let reply = self.session.reply(&self.options, |event| {
-            if !output.is_json() {
-                written = match event {
-                    ReplyEvent::Content(text) => {
-                        if std::mem::take(&mut thinks) {
-                            output.note("");
-                        }
-                        output.bytes(text.as_bytes())
-                    }
-                    ReplyEvent::Reasoning(text) => {
-                        thinks = true;
-                        output.aside(text);
-                        Ok(())
-                    }
-                    _ => Ok(()),
-                };
-            }
-            if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        written?;
+        if self.is_interactive {
+            self.interrupt.reset();
+        }
+        let mut speech = Speech::new();
+        let reply = self.session.reply(&self.options, |event| speech.show(event, output));
+        speech.end(output)?;
         let reply = reply?;
+        if reply.finish == FinishReason::Cancelled && !self.is_interactive {
+            if !output.is_json() {
+                output.end_streamed_line();
+            }
+            return Err(Failure::interrupted());
+        }
         self.last = Some(reply.usage);
         match output.is_json() {
             true => output.json_line(&Said::of(&reply))?,
@@ -259,14 +274,15 @@ impl Conversation {
             limits.threads
         ));
         if let Some(usage) = self.last {
-            let speed = |speed: Option<f64>| speed.map(|speed| format!(" at {speed:.1}/s")).unwrap_or_default();
+            let timings = Timings::from(usage);
             output.note(format!(
-                "last reply: {} tokens of prompt ({} of them kept){}, {} generated{}",
+                "last reply: {} tokens of prompt ({} of them kept){}, {} generated{}{}",
                 usage.prompt_tokens,
                 usage.reused_tokens,
-                speed(usage.prompt_speed()),
+                timings.of_prompt(),
                 usage.generated_tokens,
-                speed(usage.generation_speed())
+                timings.of_generation(),
+                timings.of_first_token()
             ));
         }
     }
@@ -296,6 +312,7 @@ struct Said<'a> {
     reused_tokens: usize,
     generated_tokens: usize,
     seed: u64,
+    timings: Timings,
 }
 
 impl<'a> Said<'a> {
@@ -310,6 +327,7 @@ impl<'a> Said<'a> {
             reused_tokens: usage.reused_tokens,
             generated_tokens: usage.generated_tokens,
             seed: reply.seed,
+            timings: usage.into(),
         }
     }
 }
@@ -337,8 +355,9 @@ fn write(file: &Path, messages: &[Message]) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(&saved).map_err(|error| Failure::new(Exit::Unexpected, &error))?;
     let mut beside = file.as_os_str().to_owned();
     beside.push(".part");
-    fs::write(&beside, text + "\n").map_err(failed)?;
-    fs::rename(&beside, file).map_err(|error| {
+    let written = fs::write(&beside, text + "\n").and_then(|()| fs::rename(&beside, file));
+    written.map_err(|error| {
+        // A beginning of it, on a disk that is full.
         let _ = fs::remove_file(&beside);
         failed(error)
     })

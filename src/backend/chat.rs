@@ -227,7 +227,7 @@ pub struct Reply {
 #[non_exhaustive]
 pub enum TemplateError {
     /// The model has no template: give one.
-    #[error("the model has no chat template")]
+    #[error("the model has no chat template: give one")]
     Missing,
     /// No compiled backend runs templates: build with a `cpu-*` feature.
     #[error("no compiled backend runs chat templates; build with a cpu feature")]

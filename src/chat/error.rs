@@ -20,7 +20,7 @@ pub enum ChatError {
     Generate(#[from] GenerateError),
     /// The last message is the assistant's. Push a message that the model can reply to, or have it go on with
     /// [`continue_reply`](super::ChatSession::continue_reply).
-    #[error("the last message is the assistant's: there is nothing to reply to")]
+    #[error("the last message is the assistant's: say something to reply to, or have the model continue it")]
     NothingToReplyTo,
     /// The reply is not what the template lets a model say.
     #[error(transparent)]
@@ -29,7 +29,7 @@ pub enum ChatError {
     #[error(transparent)]
     Schema(#[from] SchemaError),
     /// The reply was cut off before the value was complete: allow more tokens.
-    #[error("the reply was cut off before the value was complete ({0:?})")]
+    #[error("the reply was cut off before the value was complete ({0:?}): allow more tokens")]
     Unfinished(FinishReason),
     /// The value does not fit the type, whose schema says that it should.
     #[error("the value does not fit the type")]
@@ -37,7 +37,7 @@ pub enum ChatError {
     /// Another context cannot take over what the session's has computed.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The model calls tools again and again.
-    #[error("the model still calls tools after {0} rounds")]
+    /// The model calls tools again and again: allow more rounds, or let it call none.
+    #[error("the model still calls tools after {0} rounds: allow more, or let it call none")]
     Rounds(u32),
 }

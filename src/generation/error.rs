@@ -11,10 +11,12 @@ use crate::{
 #[non_exhaustive]
 pub enum GenerateError {
     /// There is nothing to continue.
-    #[error("the prompt is empty: there is nothing to continue")]
+    #[error("the prompt is empty: give something to continue")]
     EmptyPrompt,
     /// The prompt does not fit: shorten it, or open a longer context.
-    #[error("the prompt has {tokens} tokens; the context holds {limit}, of which {used} are in use")]
+    #[error(
+        "the prompt has {tokens} tokens; the context holds {limit}, of which {used} are in use: shorten it, or open a longer context"
+    )]
     PromptTooLong {
         /// Tokens of the prompt.
         tokens: usize,
@@ -23,14 +25,14 @@ pub enum GenerateError {
         /// Tokens that fit.
         limit: u32,
     },
-    /// Every text has an empty stop in it.
-    #[error("a stop text is empty")]
+    /// Every text has an empty stop in it: leave it out.
+    #[error("a stop text is empty: leave it out, every text would end at once")]
     EmptyStop,
-    /// The chat template's prompt has a grammar of its own, for the calls of tools.
-    #[error("a grammar and tools cannot be combined")]
+    /// The chat template's prompt has a grammar of its own, for the calls of tools: give one of the two.
+    #[error("a grammar and tools cannot be combined: give one of the two")]
     GrammarWithTools,
-    /// There is nothing to shift: the tokens to keep fill the context.
-    #[error("cannot keep {keep} tokens and shift the others: the context holds {limit}")]
+    /// There is nothing to shift, because the tokens to keep fill the context: keep fewer.
+    #[error("cannot keep {keep} tokens and shift the others: the context holds {limit}; keep {} at most", limit.saturating_sub(2))]
     NothingToShift {
         /// Tokens to keep.
         keep: u32,
@@ -38,16 +40,20 @@ pub enum GenerateError {
         limit: u32,
     },
     /// The model's memory cannot lose the middle of a text: choose [`WhenFull::Stop`](super::WhenFull::Stop).
-    #[error("the model's memory cannot be shifted when the context is full")]
+    #[error(
+        "the model's memory cannot be shifted when the context is full: let the text end there, or open a longer context"
+    )]
     CannotShift,
     /// The model has no tokenizer that a compiled backend can read.
-    #[error("the model has no tokenizer that this program can read")]
+    #[error(
+        "the model has no tokenizer that this program can read: build with a cpu feature, or take a model with a tokenizer"
+    )]
     NoTokenizer,
     /// The model computes embeddings, not logits.
-    #[error("the model gives no logits: it is not made to generate text")]
+    #[error("the model gives no logits: it is not made to generate text; it may be made for embeddings")]
     NoLogits,
     /// The model remembers nothing from one batch to the next: an encoder.
-    #[error("the model has no memory of what it read: it is not made to generate text")]
+    #[error("the model has no memory of what it read: it is not made to generate text; it may be made for embeddings")]
     NoMemory,
     /// The operating system started no thread for a stream.
     #[error("no thread could be started: {0}")]

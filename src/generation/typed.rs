@@ -57,7 +57,7 @@ pub enum TypedError {
     #[error(transparent)]
     Generate(#[from] GenerateError),
     /// The text was cut off before the value was complete: allow more tokens.
-    #[error("the text was cut off before the value was complete ({0:?})")]
+    #[error("the text was cut off before the value was complete ({0:?}): allow more tokens")]
     Unfinished(FinishReason),
     /// The value does not fit the type, whose schema says that it should; or a stop text ended it early.
     #[error("the value does not fit the type")]

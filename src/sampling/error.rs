@@ -35,8 +35,8 @@ pub enum SamplingError {
         /// Tokens of the vocabulary.
         n_tokens: u32,
     },
-    /// A text at which no repetition could ever break off.
-    #[error("a DRY breaker is empty")]
+    /// A text at which no repetition could ever break off: leave it out.
+    #[error("a DRY breaker is empty: leave it out")]
     EmptyBreaker,
     /// [`SamplerStep::Infill`](super::SamplerStep::Infill) with a model that cannot end its answer.
     #[error("infill needs a token that ends the answer, and the model has none")]
@@ -54,7 +54,7 @@ pub enum SampleError {
     #[error("the model's logits are not numbers: the file may be damaged")]
     NotANumber,
     /// All candidates were ruled out, e.g. by biases of minus infinity.
-    #[error("no token is left to choose: the sampling rules out all of them")]
+    #[error("no token is left to choose: the sampling rules out all of them; let some be kept")]
     NothingLeft,
     /// A [`LogitProcessor`](super::LogitProcessor) left a logit that is NaN or plus infinity.
     #[error("a logit processor left a logit that is not a finite number")]

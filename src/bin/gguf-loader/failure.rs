@@ -419,7 +419,7 @@ impl From<EmbedError> for Failure {
             EmbedError::TooLong { .. } => {
                 (Exit::Input, Some("let the end be left out with --truncate, or ask for more tokens with --ctx N"))
             }
-            EmbedError::Empty { .. } => (Exit::Input, Some("leave it out")),
+            EmbedError::Empty { .. } => (Exit::Input, None),
             EmbedError::NoTokenizer | EmbedError::NotANumber { .. } => (Exit::Model, None),
             _ => (Exit::Unexpected, None),
         };

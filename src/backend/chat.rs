@@ -158,8 +158,11 @@ pub struct Tool {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ToolChoice {
-    /// The model decides (default). A call is held to its tool's schema from its marker on. Where a template's calls have no
-    /// marker, nothing tells a call from an answer while it is written, and nothing holds it:
+    /// The model decides (default). A call is held to its tool's schema from its marker on, but for what llama.cpp's converter
+    /// does not read: bounds of a `number` (those of an `integer` are kept), `multipleOf`, `uniqueItems` and `not`. Check what a
+    /// call must not have.
+    ///
+    /// Where a template's calls have no marker, nothing tells a call from an answer while it is written, and nothing holds it:
     /// [`RenderedPrompt::grammar`] is `None`, and what cannot be read as a call is content.
     #[default]
     Auto,

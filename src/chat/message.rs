@@ -65,7 +65,8 @@ impl ToolCall {
     /// # Errors
     ///
     /// [`ArgumentsError`] when they are not one. A grammar keeps a model to the schema that it was given, so this tells of
-    /// a schema that does not describe `T`, or of a reply that was cut off.
+    /// a schema that does not describe `T`, of a reply that was cut off, or of a rule that llama.cpp's converter does not read:
+    /// [`ToolChoice::Auto`](super::ToolChoice::Auto) says which.
     pub fn arguments_as<T: DeserializeOwned>(&self) -> Result<T, ArgumentsError> {
         serde_json::from_str(&self.arguments).map_err(|source| ArgumentsError { tool: self.name.clone(), source })
     }

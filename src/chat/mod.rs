@@ -4,7 +4,8 @@
 //!   the model. A model without one is an error: no other model's format is guessed.
 //! * A [`ChatSession`] is a conversation that goes on: it has the messages and a context, computes only what is new, splits
 //!   reasoning and calls from what is said, and gives the parts as they arrive.
-//! * A [`Tool`] is declared from a Rust type or a JSON schema; what the model then emits as a call is held to it by a grammar.
+//! * A [`Tool`] is declared from a Rust type or a JSON schema; what the model then emits as a call is held to it by a grammar, but
+//!   for the few rules that [`ToolChoice::Auto`] names.
 //!   A [`Toolbox`] has the functions too, and [`ChatSession::reply_with_tools`] runs them.
 //!
 //! ```no_run
@@ -34,8 +35,8 @@ mod toolbox;
 pub use delta::ReplyEvent;
 pub use error::ChatError;
 pub use options::ReplyOptions;
-pub use session::{ChatReply, ChatSession};
 pub use reading::ReplyReader;
+pub use session::{ChatReply, ChatSession};
 pub use template::{ChatPrompt, ChatTemplate};
 pub use toolbox::Toolbox;
 

@@ -4,11 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the functions that the tests share are tests too")]
 
+mod json;
 mod reasoning;
 mod session;
 mod structured;
 mod templates;
 mod tools;
+mod variables;
 
 use gguf_loader::{
     backend::TemplateSource,

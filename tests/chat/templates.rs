@@ -21,6 +21,14 @@ struct Conversation {
     tools: bool,
     #[serde(default)]
     ending: String,
+    #[serde(default = "yes")]
+    thinking: bool,
+    #[serde(default)]
+    arguments: serde_json::Map<String, serde_json::Value>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -30,7 +38,20 @@ struct Recorded {
     prompt: String,
 }
 
-fn fixture(name: &str) -> String {
+/// The templates that are recorded.
+pub(crate) fn names() -> BTreeSet<String> {
+    let all: Vec<Recorded> = serde_json::from_str(&fixture("recorded.json")).unwrap();
+    all.into_iter().map(|recorded| recorded.template).collect()
+}
+
+/// The prompt that jinja2 made of a conversation.
+pub(crate) fn recorded(template: &str, conversation: &str) -> String {
+    let all: Vec<Recorded> = serde_json::from_str(&fixture("recorded.json")).unwrap();
+    let is_it = |recorded: &Recorded| recorded.template == template && recorded.conversation == conversation;
+    all.into_iter().find(is_it).expect("it is recorded").prompt
+}
+
+pub(crate) fn fixture(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat").join(name);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -64,6 +85,8 @@ fn prompts_equal_those_of_jinja2_by_the_rules_of_transformers() {
         if conversation.ending == "last_message" {
             prompt = prompt.with_ending(PromptEnding::LastMessage);
         }
+        prompt = prompt.with_thinking(conversation.thinking);
+        prompt.arguments.clone_from(&conversation.arguments);
         let template = template.unwrap();
         let result = template.render(&prompt).or_else(|error| match error {
             // It writes these prompts all the same, where nobody counts on calls.
@@ -85,7 +108,18 @@ fn prompts_equal_those_of_jinja2_by_the_rules_of_transformers() {
         }
     }
     assert_eq!(without_calls.into_iter().collect::<Vec<_>>(), ["granite-3.3", "phi-3.5", "smollm2", "smollm3"]);
-    assert!(recorded.len() >= 12 * 9, "only {} recorded", recorded.len());
+    assert_eq!(recorded.len(), 15 * conversations.len());
+    // The switch and the variables change what some templates write, or nothing was tested.
+    let prompts = |name: &str| -> Vec<&str> {
+        recorded.iter().filter(|one| one.conversation == name).map(|one| one.prompt.as_str()).collect()
+    };
+    let differ = |name: &str| prompts(name).iter().zip(prompts("user")).filter(|(one, plain)| **one != *plain).count();
+    assert!(
+        differ("no thoughts") >= 5 && differ("variables") >= 2,
+        "{}, {}",
+        differ("no thoughts"),
+        differ("variables")
+    );
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), recorded.len(), wrong.join("\n----\n"));
 }
 

@@ -60,7 +60,8 @@ def render(template, conversation, tools):
             tools=[{"type": "function", "function": tool} for tool in tools] if conversation.get("tools") else None,
             documents=None,
             add_generation_prompt=conversation.get("ending") != "last_message",
-            enable_thinking=True,
+            enable_thinking=conversation.get("thinking", True),
+            **conversation.get("arguments", {}),
             **SPECIAL,
         )
 

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the functions that the tests share are tests too")]
 
-mod api;
 mod files;
 mod forks;
 mod tiers;

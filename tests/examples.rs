@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
-use gguf_loader::gguf::{Gguf, TensorType, Writer};
+use gguf_loader::gguf::{Gguf, TensorType, Writer, synth::SyntheticModel};
 
 /// The program that cargo has built of an example, beside the tests.
 fn example(name: &str) -> Command {
@@ -138,6 +138,96 @@ fn chat() {
 fn structured() {
     let Some(text) = printed("structured", &["Ann is 34 years old and happy."]) else { return };
     assert!(text.contains("years old, "), "{text}");
+}
+
+#[test]
+fn constrained() {
+    let Some(text) = printed("constrained", &[]) else { return };
+    let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+    let (date, _) = line("regex: ").split_once(' ').map(|(date, rest)| (date.to_owned(), rest.to_owned())).unwrap();
+    assert!(date.len() == 10 && date.starts_with('1') && date.matches('-').count() == 2, "{text}");
+    let chess = line("GBNF: ");
+    assert!(chess.starts_with(|c: char| "KQRBNabcdefgh".contains(c)) && chess.ends_with("(End)"), "{text}");
+    assert!(line("JSON: ").trim_start().starts_with(['[', '{']), "{text}");
+}
+
+#[test]
+fn logprobs() {
+    let Some(text) = printed("logprobs", &["The capital of France is Paris"]) else { return };
+    let paris = text.lines().find(|line| line.contains("\" Paris\", ")).unwrap();
+    assert!(paris.starts_with("read ") && paris.ends_with("likeliest \" Paris\""), "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("next ")).count(), 1, "{text}");
+    assert!(text.lines().last().unwrap().starts_with("all of it: -"), "{text}");
+}
+
+#[test]
+fn shift() {
+    let Some(text) = printed("shift", &["Once upon a time"]) else { return };
+    let [stopped, shifted] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+    assert!(stopped.starts_with("Stop: ") && stopped.ends_with("ContextFull"), "{text}");
+    assert!(shifted.contains(": 160 tokens in a context of 64, MaxTokens"), "{text}");
+}
+
+#[test]
+fn cancel() {
+    let Some(text) = printed("cancel", &["A list of all that there is:\n"]) else { return };
+    assert!(text.starts_with("Cancelled after "), "{text}");
+    assert!(text.lines().last().unwrap().starts_with("BrokenOff after "), "{text}");
+}
+
+#[test]
+fn prefill() {
+    let Some(text) = printed("prefill", &["What is the capital of France?", "Bien sûr:"]) else { return };
+    let (first, rest) =
+        text.split_once("MaxTokens: Bien sûr:").map(|(_, rest)| rest.split_once('\n').unwrap()).unwrap();
+    let (_, whole) = rest.split_once(": ").unwrap();
+    assert!(whole.starts_with(&format!("Bien sûr:{first}")) && whole.len() > first.len(), "{text}");
+}
+
+#[test]
+fn fork() {
+    let questions = ["What is the capital of France?", "And of Italy?", "And of Spain?"];
+    let Some(text) = printed("fork", &questions) else { return };
+    assert!(questions.iter().all(|question| text.contains(question)), "{text}");
+    let kept = |line: &&str| !line.contains("(0 tokens kept)") && line.contains(" tokens kept)");
+    assert_eq!(text.lines().filter(kept).count(), 2, "{text}");
+}
+
+#[test]
+fn template() {
+    let gpt_oss = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/chat/templates/gpt-oss.jinja");
+    let Some(text) = printed("template", &[gpt_oss, "reasoning_effort=\"low\""]) else { return };
+    assert!(text.contains("Reasoning: low") && text.contains("What is 2+2?"), "{text}");
+    assert!(text.contains("tools: true"), "{text}");
+    let qwen3 = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/chat/templates/qwen3.jinja");
+    let text = printed("template", &[qwen3]).unwrap();
+    let (thinks, answers) = text.split_once("--- thinking: false").unwrap();
+    assert!(!thinks.contains("</think>") && answers.contains("</think>"), "{text}");
+}
+
+#[test]
+fn cache() {
+    let Some(text) = printed("cache", &["The capital of France is Paris, and that of Italy is Rome."]) else { return };
+    let figures: Vec<f32> = text.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect();
+    assert!(figures.len() == 4 && figures.iter().all(|figure| (-4.0..0.0).contains(figure)), "{text}");
+    assert!((figures[0] - figures[2]).abs() < 0.05 && figures[0] != figures[3], "{text}");
+}
+
+#[test]
+fn merge() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for (seed, name) in [(1, "one.gguf"), (2, "other.gguf")] {
+        SyntheticModel::tiny().with_seed(seed).write_file(path(name)).unwrap();
+    }
+    let mut command = example("merge");
+    command.args(["one.gguf", "other.gguf", "out.gguf"].map(path)).args(["0.25", "the fox"]);
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = String::from_utf8(stdout).unwrap();
+    assert!(status.success(), "{text}{}", String::from_utf8_lossy(&stderr));
+    let texts: Vec<_> = text.lines().skip(1).map(|line| line.split_once(": ").unwrap().1).collect();
+    let [one, other, both] = texts[..] else { panic!("{text}") };
+    assert!(one != other && both != one && both != other, "{text}");
 }
 
 #[test]

@@ -17,7 +17,6 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod all_of;
 mod characters;
 mod constraint;
 mod gbnf;

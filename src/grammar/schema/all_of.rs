@@ -4,7 +4,10 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-use super::schema::{ANNOTATIONS, DEEPEST, SchemaError, below, invalid, unsupported};
+use super::{
+    ANNOTATIONS, DEEPEST,
+    error::{SchemaError, below, invalid, unsupported},
+};
 
 /// One schema that accepts what `fields` accepts, without a reference or an `allOf` at its top. What comes of an `anyOf` with
 /// keywords beside it is an `anyOf` alone, with these keywords in each of its schemas.
@@ -78,7 +81,7 @@ impl Parts<'_> {
     }
 
     fn follow(&mut self, reference: &Value, pointer: &str, depth: usize) -> Result<(), SchemaError> {
-        let (target, schema) = super::schema::target(self.document, reference, pointer)?;
+        let (target, schema) = super::target(self.document, reference, pointer)?;
         if self.entered.contains(&target) {
             return Err(SchemaError::Impossible(target));
         }

@@ -56,6 +56,23 @@ impl Rules {
         name
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.bodies.len()
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// Forgets all rules but the first `count`, which must not refer to the others.
+    pub(super) fn truncate(&mut self, count: usize) {
+        for (name, _) in self.bodies.drain(count..) {
+            self.places.remove(&name);
+        }
+        let places = &self.places;
+        self.added.retain(|_, name| places.contains_key(name));
+    }
+
     /// The grammar that begins with `root`.
     pub(super) fn into_gbnf(self) -> String {
         let mut text = String::new();

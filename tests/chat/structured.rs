@@ -196,6 +196,21 @@ fn what_must_fit_several_schemas_fits_them_all() {
             {"properties": {"x": {"type": "boolean"}, "y": {"type": "null"}}, "additionalProperties": false},
             closed(json!({"x": {"enum": [true, 5]}}), json!(["x"])),
         ]}),
+        // Of nine combinations of these choices two are possible.
+        json!({"allOf": [
+            {"anyOf": [{"type": "integer", "minimum": 3, "maximum": 50}, {"type": "string", "maxLength": 3}, {"type": "null"}]},
+            {"oneOf": [{"type": "integer", "maximum": 9}, {"type": "boolean"}, {"type": "string", "minLength": 2}]},
+        ]}),
+        json!({
+            "type": "object",
+            "properties": {"kind": {"enum": [1, 2]}, "a": {"type": "boolean"}, "b": {"type": "null"}},
+            "oneOf": [
+                {"type": "object", "properties": {"kind": {"const": 1}}, "required": ["kind"]},
+                {"type": "object", "properties": {"kind": {"const": 2}}, "required": ["kind"]},
+            ],
+            "anyOf": [{"required": ["a"]}, {"required": ["b"]}],
+            "additionalProperties": false,
+        }),
     ];
     for schema in schemas {
         let grammar = Grammar::json_schema(&schema).unwrap_or_else(|error| panic!("{schema}: {error}"));
@@ -308,6 +323,7 @@ fn what_no_grammar_can_keep_is_an_error_that_names_it() {
         (json!({"type": "integer", "minimum": 3, "maximum": 2}), impossible("")),
         (json!({"type": "array", "items": false, "minItems": 1}), impossible("/items")),
         (json!(false), impossible("")),
+        (json!({"anyOf": [{"type": "null", "enum": [1]}, false]}), impossible("/anyOf")),
         (json!([1]), SchemaError::Invalid { pointer: String::new(), expected: "an object or a boolean" }),
         (
             json!({"items": {"$ref": "other.json#/a"}}),
@@ -317,6 +333,11 @@ fn what_no_grammar_can_keep_is_an_error_that_names_it() {
     for (schema, error) in cases {
         assert_eq!(Grammar::json_schema(&schema), Err(error), "{schema}");
     }
+    // Two to the power of twelve combinations.
+    let choices =
+        (0..12).map(|bit| json!({"anyOf": [{"required": [format!("a{bit}")]}, {"required": [format!("b{bit}")]}]}));
+    let many = json!({"type": "object", "allOf": choices.collect::<Vec<_>>()});
+    assert!(matches!(Grammar::json_schema(&many), Err(SchemaError::Unsupported { .. })));
     let mut deep = json!({});
     for _ in 0..1000 {
         deep = json!({"items": deep});

@@ -15,24 +15,27 @@ pub(super) fn merge(document: &Value, fields: &Map<String, Value>, pointer: &str
     let mut parts = Parts { document, list: Vec::new(), entered: Vec::new(), left: HashSet::new() };
     parts.add_fields(fields, pointer, 0)?;
     let mut parts = parts.list;
-    let choices = |part: &Map<String, Value>| ["anyOf", "oneOf"].into_iter().find(|key| part.contains_key(*key));
-    let mut several = parts.iter().enumerate().filter_map(|(index, part)| Some((index, choices(part)?)));
-    let Some((index, keyword)) = several.next() else { return all(&parts, pointer).map(Value::Object) };
-    // Every choice of one with every choice of the other: there is no end to such a grammar.
-    if several.next().is_some()
-        || parts[index].keys().filter(|key| ["anyOf", "oneOf"].contains(&key.as_str())).count() > 1
-    {
-        return Err(unsupported(pointer, "several choices (`anyOf`, `oneOf`) at once"));
-    }
+    let choice = |part: &Map<String, Value>| ["anyOf", "oneOf"].into_iter().find(|key| part.contains_key(*key));
+    let first = parts.iter().enumerate().find_map(|(index, part)| Some((index, choice(part)?)));
+    let Some((index, keyword)) = first else { return all(&parts, pointer).map(Value::Object) };
     let schemas = parts[index].shift_remove(keyword).unwrap_or_default();
     parts.retain(|part| !part.is_empty());
     if parts.is_empty() {
         return Ok(json!({ keyword: schemas }));
     }
     let schemas = schemas.as_array().ok_or_else(|| invalid(&below(pointer, keyword), "an array that is not empty"))?;
-    let rest = Value::Object(all(&parts, pointer)?);
-    let with_rest: Vec<Value> = schemas.iter().map(|schema| json!({ "allOf": [schema, rest] })).collect();
-    Ok(json!({ keyword: with_rest }))
+    // Further choices stay as they are, until each of these schemas is merged with them in its turn.
+    let (choices, plain): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| choice(part).is_some());
+    let mut rest: Vec<Value> = Vec::new();
+    if !plain.is_empty() {
+        rest.push(all(&plain, pointer)?.into());
+    }
+    rest.extend(choices.into_iter().map(Value::Object));
+    let with_rest = schemas.iter().map(|schema| {
+        let all: Vec<&Value> = std::iter::once(schema).chain(&rest).collect();
+        json!({ "allOf": all })
+    });
+    Ok(json!({ keyword: with_rest.collect::<Vec<_>>() }))
 }
 
 /// Schemas that must all be kept, without references among them.
@@ -295,8 +298,13 @@ mod tests {
             merged(schema),
             Ok(json!({"anyOf": [{"allOf": [{"required": ["a"]}, rest]}, {"allOf": [{"required": ["b"]}, rest]}]}))
         );
-        let two = json!({"anyOf": [true], "oneOf": [true]});
-        assert!(matches!(merged(two), Err(SchemaError::Unsupported { .. })));
+        let (a, b, c) = (json!({"minimum": 1}), json!({"maximum": 2}), json!({"type": "integer"}));
+        let two = json!({"allOf": [{"anyOf": [a, b]}, {"oneOf": [b, a], "type": "integer"}]});
+        let other = json!({"oneOf": [b, a], "type": "integer"});
+        assert_eq!(merged(two), Ok(json!({"anyOf": [{"allOf": [a, other]}, {"allOf": [b, other]}]})));
+        let other = json!({"oneOf": [a, b]});
+        let three = json!({"anyOf": [a, b], "allOf": [c, other]});
+        assert_eq!(merged(three), Ok(json!({"anyOf": [{"allOf": [a, c, other]}, {"allOf": [b, c, other]}]})));
     }
 
     #[test]

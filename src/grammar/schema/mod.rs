@@ -22,6 +22,8 @@ use super::{
 
 /// Schemas within schemas. What `serde_json` reads is no deeper.
 const DEEPEST: usize = 128;
+/// Schemas that are made of several. Choices that must all be kept multiply.
+const MOST_MERGED: usize = 2000;
 /// Blanks between the parts: none, one, or a line break and what indents the next line.
 const SPACE: &str = r#"(" " | "\n" [ \t]{0,20})?"#;
 /// A character of a string. Code points of surrogates are in no string that Rust reads.
@@ -88,12 +90,14 @@ struct Writer<'a> {
     /// Where in the schema these rules come from.
     pointers: HashMap<String, String>,
     depth: usize,
+    /// Schemas that were made of several.
+    merged: usize,
 }
 
 impl<'a> Writer<'a> {
     fn new(document: &'a Value) -> Self {
         let (references, pointers) = (HashMap::new(), HashMap::new());
-        Self { document, rules: Rules::default(), references, pointers, depth: 0 }
+        Self { document, rules: Rules::default(), references, pointers, depth: 0, merged: 0 }
     }
 
     /// What a value of this schema may look like.
@@ -189,6 +193,10 @@ impl<'a> Writer<'a> {
     }
 
     fn all_of(&mut self, fields: &Map<String, Value>, pointer: &str) -> Result<String, SchemaError> {
+        self.merged += 1;
+        if self.merged > MOST_MERGED {
+            return Err(unsupported(pointer, "so many combinations of choices (`anyOf`, `oneOf`)"));
+        }
         let merged = all_of::merge(self.document, fields, pointer)?;
         // No pointer has a blank in front.
         let key = format!(" {merged}");
@@ -219,15 +227,26 @@ impl<'a> Writer<'a> {
         }
         let mut alternatives = Vec::new();
         for (index, schema) in schemas.iter().enumerate() {
-            // `false` among others is one choice less.
-            if *schema != Value::Bool(false) {
-                alternatives.push(self.value(schema, &below(pointer, &index.to_string()))?);
+            let before = self.rules.len();
+            match self.value(schema, &below(pointer, &index.to_string())) {
+                Ok(alternative) => alternatives.push(alternative),
+                // One choice less.
+                Err(SchemaError::Impossible(_)) => self.forget(before),
+                Err(error) => return Err(error),
             }
         }
         if alternatives.is_empty() {
             return Err(SchemaError::Impossible(pointer.to_owned()));
         }
         Ok(any_of(alternatives))
+    }
+
+    /// Forgets the rules after the first `count`, and what they were for.
+    fn forget(&mut self, count: usize) {
+        self.rules.truncate(count);
+        let rules = &self.rules;
+        self.references.retain(|_, rule| rules.contains(rule));
+        self.pointers.retain(|rule, _| rules.contains(rule));
     }
 
     fn space(&mut self) -> String {

@@ -134,7 +134,8 @@ json rendered(const common_chat_params & params) {
     result["triggers"] = triggers;
     result["stops"] = params.additional_stops;
     result["preserved"] = params.preserved_tokens;
-    result["thinks"] = params.supports_thinking;
+    result["thinking_start"] = params.thinking_start_tag;
+    result["thinking_ends"] = params.thinking_end_tags;
     result["parser"] = parser;
     return result;
 }

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use super::ffi;
 use crate::backend::{
-    CompiledTemplate, GrammarTrigger, Message, PromptEnding, RenderRequest, RenderedPrompt, Reply, ReplyError,
-    ReplyGrammar, ReplyParser, Role, TemplateAbilities, TemplateError, TemplateSource, Tool, ToolCall, ToolChoice,
+    CompiledTemplate, GrammarTrigger, Message, PromptEnding, ReasoningMarkers, RenderRequest, RenderedPrompt, Reply,
+    ReplyError, ReplyGrammar, ReplyParser, Role, TemplateAbilities, TemplateError, TemplateSource, Tool, ToolCall,
+    ToolChoice,
 };
 
 /// Parses a template.
@@ -73,9 +74,11 @@ impl CompiledTemplate for LlamaTemplate {
         let rendered: Rendered = answer.read().map_err(failed)?;
         let parser = LlamaReplyParser::new(&rendered.parser).map_err(failed)?;
         let triggers = rendered.lazy.then_some(rendered.triggers);
+        let reply_start = rendered.generation_prompt;
         Ok(RenderedPrompt {
             text: rendered.prompt,
-            reply_start: rendered.generation_prompt,
+            reasoning: markers(rendered.thinking_start, rendered.thinking_ends, &reply_start),
+            reply_start,
             grammar: (!rendered.grammar.is_empty())
                 .then(|| ReplyGrammar { gbnf: tightened(&rendered.grammar, request.parallel_tool_calls), triggers }),
             stops: rendered.stops,
@@ -95,7 +98,16 @@ struct Rendered {
     triggers: Vec<GrammarTrigger>,
     stops: Vec<String>,
     preserved: Vec<String>,
+    thinking_start: String,
+    thinking_ends: Vec<String>,
     parser: Value,
+}
+
+/// The markers of a reply's reasoning, which the beginning of the reply has opened or not.
+fn markers(start: String, ends: Vec<String>, reply_start: &str) -> Option<ReasoningMarkers> {
+    let place = |marker: &String| reply_start.rfind(marker.as_str()).filter(|_| !marker.is_empty());
+    let open = place(&start) > ends.iter().filter_map(place).max();
+    (!ends.is_empty()).then_some(ReasoningMarkers { start, ends, open })
 }
 
 /// Owner of a `gl_chat_parser`.

@@ -187,8 +187,21 @@ pub struct RenderedPrompt {
     pub stops: Vec<String>,
     /// Special tokens that belong to the reply's text: markers of calls and of reasoning.
     pub preserved: Vec<String>,
+    /// How the model marks what it thinks before it answers, as far as the template tells.
+    pub reasoning: Option<ReasoningMarkers>,
     /// Reads the reply.
     pub parser: Arc<dyn ReplyParser>,
+}
+
+/// The texts around what a model thinks at the beginning of a reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReasoningMarkers {
+    /// Begins it, e.g. `<think>`; empty where no text does.
+    pub start: String,
+    /// Texts that end it, e.g. `</think>`.
+    pub ends: Vec<String>,
+    /// Whether the prompt has begun it, so that the reply begins within it.
+    pub open: bool,
 }
 
 /// What a reply must look like.

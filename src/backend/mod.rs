@@ -34,8 +34,9 @@ mod vocabulary;
 pub use adapter::{AdapterEngineError, BackendAdapter, Directions};
 pub use batch::{Batch, BatchError, BatchItem, Position, SequenceId, Token};
 pub use chat::{
-    CompiledTemplate, GrammarTrigger, Message, PromptEnding, RenderRequest, RenderedPrompt, Reply, ReplyError,
-    ReplyGrammar, ReplyParser, Role, TemplateAbilities, TemplateError, TemplateSource, Tool, ToolCall, ToolChoice,
+    CompiledTemplate, GrammarTrigger, Message, PromptEnding, ReasoningMarkers, RenderRequest, RenderedPrompt, Reply,
+    ReplyError, ReplyGrammar, ReplyParser, Role, TemplateAbilities, TemplateError, TemplateSource, Tool, ToolCall,
+    ToolChoice,
 };
 pub use embedding::{BackendEmbedder, Pooling};
 pub use error::{ContextError, DecodeError, Ineligible, LoadError, Unavailable, VocabularyError};

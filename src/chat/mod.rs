@@ -41,7 +41,7 @@ pub use template::{ChatPrompt, ChatTemplate};
 pub use toolbox::Toolbox;
 
 pub use crate::backend::{
-    GrammarTrigger, Message, PromptEnding, RenderedPrompt, Reply, ReplyError, ReplyGrammar, Role, TemplateAbilities,
-    TemplateError, TemplateSource, Tool, ToolCall, ToolChoice,
+    GrammarTrigger, Message, PromptEnding, ReasoningMarkers, RenderedPrompt, Reply, ReplyError, ReplyGrammar, Role,
+    TemplateAbilities, TemplateError, TemplateSource, Tool, ToolCall, ToolChoice,
 };
 pub use message::{ArgumentsError, UnknownRole};

@@ -17,7 +17,7 @@ pub struct ReplyOptions {
     pub tool_choice: ToolChoice,
     /// Whether it may make several calls in one reply (default: no).
     pub parallel_tool_calls: bool,
-    /// What the reply must look like (default: anything). Not together with tools.
+    /// What the reply must look like (default: anything); what the model thinks before it is free. Not together with tools.
     pub grammar: Option<Grammar>,
     /// How tokens are chosen (default: greedily).
     pub sampling: Sampling,
@@ -32,6 +32,8 @@ pub struct ReplyOptions {
     pub logprobs: Option<u32>,
     /// Whether a model that can reason does (default: yes).
     pub thinking: bool,
+    /// Most tokens that it does; `None` lets it think as long as it does (default).
+    pub reasoning_budget: Option<u32>,
     /// Further variables of the template (default: none).
     pub arguments: Map<String, Value>,
 }
@@ -49,6 +51,7 @@ impl Default for ReplyOptions {
             when_full: WhenFull::default(),
             logprobs: None,
             thinking: true,
+            reasoning_budget: None,
             arguments: Map::new(),
         }
     }
@@ -112,6 +115,12 @@ impl ReplyOptions {
     /// Sets whether a model that can reason does.
     pub fn with_thinking(mut self, thinking: bool) -> Self {
         self.thinking = thinking;
+        self
+    }
+
+    /// Sets the most tokens that a model reasons before it answers; after them it is made to answer.
+    pub fn with_reasoning_budget(mut self, tokens: u32) -> Self {
+        self.reasoning_budget = Some(tokens);
         self
     }
 

@@ -216,6 +216,7 @@ impl ChatSession {
         request.stops.clone_from(&options.stops);
         request.when_full = options.when_full;
         request.logprobs = options.logprobs;
+        request.reasoning_budget = options.reasoning_budget;
 
         let mut generation = self.context.generate(request)?;
         let mut logprobs = Vec::new();

@@ -24,8 +24,10 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod choice;
 mod error;
 mod prompt;
+mod reasoning;
 mod request;
 mod result;
 mod run;

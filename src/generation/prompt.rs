@@ -1,6 +1,9 @@
 //! From a request to the tokens that begin it.
 
-use super::{GenerateError, GenerateRequest, Prompt, Start};
+use super::{
+    GenerateError, GenerateRequest, Prompt, Start,
+    reasoning::{Grammar, Reasoning},
+};
 use crate::{
     backend::{RenderedPrompt, Token, TokenizeOptions},
     grammar::Constraint,
@@ -11,13 +14,15 @@ use crate::{
 pub(super) struct Prepared {
     pub(super) tokens: Vec<Token>,
     pub(super) constraint: Option<Constraint>,
+    /// What the model thinks before it answers, where that is to be told from the answer.
+    pub(super) reasoning: Option<Reasoning>,
     /// Special tokens that belong to the text of the answer.
     pub(super) preserved: Vec<Token>,
     pub(super) stops: Vec<String>,
 }
 
 /// Special tokens where the text names them, and nothing added.
-const AS_WRITTEN: TokenizeOptions = TokenizeOptions { add_special: false, parse_special: true };
+pub(super) const AS_WRITTEN: TokenizeOptions = TokenizeOptions { add_special: false, parse_special: true };
 
 impl Prepared {
     /// `held`: whether the sequence holds tokens that stay before the prompt.
@@ -26,7 +31,8 @@ impl Prepared {
             return Err(GenerateError::EmptyStop);
         }
         let constraint = request.grammar.as_ref().map(|grammar| Constraint::new(tokenizer, grammar)).transpose()?;
-        let mut prepared = Self { tokens: Vec::new(), constraint, preserved: Vec::new(), stops: request.stops.clone() };
+        let stops = request.stops.clone();
+        let mut prepared = Self { tokens: Vec::new(), constraint, reasoning: None, preserved: Vec::new(), stops };
         match &request.prompt {
             Prompt::Text(text) => {
                 let begins = request.start != Start::Continue || !held;
@@ -34,12 +40,27 @@ impl Prepared {
                 prepared.tokens = tokenizer.tokenize(text, options)?;
             }
             Prompt::Tokens(tokens) => prepared.tokens.clone_from(tokens),
-            Prompt::Rendered(rendered) => prepared.read(tokenizer, rendered)?,
+            Prompt::Rendered(rendered) => prepared.read(tokenizer, rendered, request.reasoning_budget)?,
         }
         Ok(prepared)
     }
 
-    fn read(&mut self, tokenizer: &Tokenizer, rendered: &RenderedPrompt) -> Result<(), GenerateError> {
+    fn read(
+        &mut self,
+        tokenizer: &Tokenizer,
+        rendered: &RenderedPrompt,
+        budget: Option<u32>,
+    ) -> Result<(), GenerateError> {
+        let grammar = match &rendered.grammar {
+            Some(grammar) if grammar.triggers.is_some() => Grammar::Waits,
+            None if self.constraint.is_some() => Grammar::Begins,
+            _ => Grammar::Rules,
+        };
+        if let Some(markers) = &rendered.reasoning
+            && (grammar != Grammar::Rules || budget.is_some())
+        {
+            self.reasoning = Some(Reasoning::new(tokenizer, markers, grammar, budget)?);
+        }
         if let Some(of_template) = constraint_of(tokenizer, rendered)? {
             if self.constraint.is_some() {
                 return Err(GenerateError::GrammarWithTools);

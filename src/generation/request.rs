@@ -32,6 +32,9 @@ pub struct GenerateRequest {
     pub when_full: WhenFull,
     /// Give each token's log-probability, and those of so many of the likeliest (default: no).
     pub logprobs: Option<u32>,
+    /// Most tokens that the model thinks before it answers, where a chat template says how its reasoning is marked; after them
+    /// the marker of its end is written for the model. `None` lets it think as long as it does (default).
+    pub reasoning_budget: Option<u32>,
     /// Whether the prompt is given too, before what is generated; with [`logprobs`](Self::logprobs), token by token
     /// (default: no).
     pub echo: bool,
@@ -91,6 +94,7 @@ impl GenerateRequest {
             stop_at_end: true,
             when_full: WhenFull::default(),
             logprobs: None,
+            reasoning_budget: None,
             echo: false,
         }
     }
@@ -146,6 +150,12 @@ impl GenerateRequest {
     /// Asks for log-probabilities, and those of the `top` likeliest tokens.
     pub fn with_logprobs(mut self, top: u32) -> Self {
         self.logprobs = Some(top);
+        self
+    }
+
+    /// Sets the most tokens that the model thinks before it answers.
+    pub fn with_reasoning_budget(mut self, tokens: u32) -> Self {
+        self.reasoning_budget = Some(tokens);
         self
     }
 

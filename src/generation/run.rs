@@ -9,12 +9,11 @@ use std::{
 
 use super::{
     Completion, FinishReason, GenerateError, GenerateRequest, Origin, Piece, Prompt, Start, Usage, WhenFull,
-    prompt::Prepared, text::StoppedText,
+    choice::Choice, prompt::Prepared, text::StoppedText,
 };
 use crate::{
     backend::{Batch, DecodeError, Position, SequenceEdit, SequenceId, Token},
     context::Context,
-    grammar::Constraint,
     sampling::{ChooseToken, SamplerChain, TokenLogprobs},
     tokenizer::Tokenizer,
 };
@@ -25,11 +24,9 @@ pub struct Generation<'a> {
     context: &'a mut Context,
     tokenizer: Tokenizer,
     sequence: SequenceId,
-    chain: SamplerChain,
-    constraint: Option<Constraint>,
+    choice: Choice,
     text: StoppedText,
     left: Option<u32>,
-    stop_at_end: bool,
     when_full: WhenFull,
     logprobs: Option<usize>,
     /// What is echoed of the prompt and has not been given yet.
@@ -104,12 +101,16 @@ impl<'a> Generation<'a> {
             text: StoppedText::new(&tokenizer, prepared.preserved, prepared.stops),
             batch: Batch::with_capacity((context.limits().batch as usize).min(rest.len())),
             context,
+            choice: Choice {
+                tokenizer: tokenizer.clone(),
+                chain,
+                constraint: prepared.constraint,
+                reasoning: prepared.reasoning,
+                stop_at_end: request.stop_at_end,
+            },
             tokenizer,
             sequence,
-            chain,
-            constraint: prepared.constraint,
             left: request.max_tokens.map(NonZeroU32::get),
-            stop_at_end: request.stop_at_end,
             when_full: request.when_full,
             logprobs: request.logprobs.map(|top| top as usize),
             echo,
@@ -134,7 +135,7 @@ impl<'a> Generation<'a> {
 
     /// What lots are drawn from.
     pub fn seed(&self) -> u64 {
-        self.chain.seed()
+        self.choice.chain.seed()
     }
 
     /// Runs to the end.
@@ -211,26 +212,14 @@ impl<'a> Generation<'a> {
     /// Chooses the next token and gives its text.
     fn choose(&mut self) -> Result<Option<Piece>, GenerateError> {
         let logits = self.context.logits(self.row).ok_or(GenerateError::NoLogits)?;
-        let token = loop {
-            let token = match &mut self.constraint {
-                Some(constraint) => constraint.choose(logits, &mut self.chain)?,
-                None => self.chain.choose(logits)?,
-            };
-            // Nothing follows a grammar's end.
-            if (self.stop_at_end || self.constraint.is_some()) && self.tokenizer.is_end_of_generation(token) {
-                if !self.echo.is_empty() {
-                    self.state = State::Ending(FinishReason::End);
-                    return Ok(self.echo.pop_front());
-                }
-                return Ok(self.end(FinishReason::End));
+        let Some(token) = self.choice.next(logits)? else {
+            if !self.echo.is_empty() {
+                self.state = State::Ending(FinishReason::End);
+                return Ok(self.echo.pop_front());
             }
-            // One that sets a grammar to work and does not fit it is not chosen again.
-            if self.constraint.as_mut().is_none_or(|constraint| constraint.accept(token).is_ok()) {
-                break token;
-            }
+            return Ok(self.end(FinishReason::End));
         };
         let logprobs = self.logprobs.map(|top| TokenLogprobs::of(logits, token, top));
-        self.chain.accept(token);
         let mut text = String::new();
         let stopped = self.text.push(token, &mut text)?;
         self.usage.generated_tokens += 1;

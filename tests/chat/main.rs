@@ -9,6 +9,7 @@ mod reasoning;
 mod session;
 mod structured;
 mod templates;
+mod thought;
 mod tools;
 mod variables;
 

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use gguf_loader::{
-    backend::{ContextOptions, TokenizeOptions},
+    backend::ContextOptions,
     chat::{ChatPrompt, ChatReply, ChatSession, ChatTemplate, Message, ReplyEvent, ReplyOptions, ReplyReader},
     generation::FinishReason,
     sampling::{Pick, Sampling},
@@ -36,9 +36,7 @@ fn deepseek() -> Option<ChatSession> {
 
 /// Options with which the reply begins with this text.
 fn beginning(session: &ChatSession, text: &str, tokens: u32) -> ReplyOptions {
-    let as_written = TokenizeOptions { add_special: false, parse_special: true };
-    let forced = session.context().model().tokenizer().unwrap().tokenize(text, as_written).unwrap();
-    let begin = Begin(forced.into_iter().rev().collect());
+    let begin = Begin::text(session.context().model().tokenizer().unwrap(), text);
     at_most(tokens).with_sampling(Sampling::new(Pick::Distribution).then_custom(begin).with_seed(1))
 }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 use gguf_loader::{
+    Tokenizer,
     backend::{ContextOptions, Token, TokenizeOptions},
     chat::{
         ChatError, ChatReply, ChatSession, ChatTemplate, Message, ReplyEvent, ReplyOptions, Role, TemplateError, Tool,
@@ -42,7 +43,7 @@ struct Sum {
     b: u32,
 }
 
-fn weather() -> Tool {
+pub(crate) fn weather() -> Tool {
     Tool::of::<Weather>("get_weather", "Says what the weather is like in a city.")
 }
 
@@ -161,19 +162,33 @@ fn several_calls_are_told_apart_while_they_are_made() {
     assert!(session.reply(&at_most(4), on).is_ok());
 }
 
-/// Has a reply begin with these tokens, the first one last, and leaves the rest to chance.
-pub(crate) struct Begin(pub(crate) Vec<Token>);
+/// Has a reply begin with a text, and leaves the rest to the other steps.
+pub(crate) struct Begin {
+    /// The tokens that are still to come, the next one last.
+    tokens: Vec<Token>,
+    /// Whether the prompt's tokens are all accepted.
+    begun: bool,
+}
+
+impl Begin {
+    pub(crate) fn text(tokenizer: &Tokenizer, text: &str) -> Self {
+        let as_written = TokenizeOptions { add_special: false, parse_special: true };
+        let tokens = tokenizer.tokenize(text, as_written).unwrap().into_iter().rev().collect();
+        Self { tokens, begun: false }
+    }
+}
 
 impl LogitProcessor for Begin {
     fn process(&mut self, candidates: &mut Candidates) {
-        if let Some(&token) = self.0.last() {
+        self.begun = true;
+        if let Some(&token) = self.tokens.last() {
             candidates.retain(|candidate| candidate.token == token);
         }
     }
 
     fn accept(&mut self, token: Token) {
-        if self.0.last() == Some(&token) {
-            self.0.pop();
+        if self.begun && self.tokens.last() == Some(&token) {
+            self.tokens.pop();
         }
     }
 }
@@ -182,14 +197,10 @@ impl LogitProcessor for Begin {
 fn a_call_that_the_model_begins_by_itself_is_held_to_the_schema() {
     let Some(mut session) = asked() else { return };
     let tokenizer = session.context().model().tokenizer().unwrap().clone();
-    let as_written = TokenizeOptions { add_special: false, parse_special: true };
-    let tokens = tokenizer.tokenize("Well.\n<tool_call>\n", as_written).unwrap();
     for seed in 0..4 {
         session.messages_mut().truncate(1);
-        // The prompt's tokens are accepted, too, and the question has none of these at its end.
-        let begin = Begin(tokens.iter().rev().copied().collect());
         let sampling = Sampling::new(Pick::Distribution)
-            .then_custom(begin)
+            .then_custom(Begin::text(&tokenizer, "Well.\n<tool_call>\n"))
             .then(SamplerStep::Temperature { temperature: 2.0 })
             .with_seed(seed);
         let options = at_most(300).with_tools(vec![weather(), add()]).with_sampling(sampling);

@@ -5,6 +5,8 @@
 //! way of a model's weights: repacked by the tier, quantised, multiplied and put together by its threads.
 #![forbid(unsafe_code)]
 
+#[path = "kernels/random.rs"]
+mod random;
 #[path = "kernels/stored.rs"]
 mod stored;
 
@@ -16,7 +18,8 @@ use gguf_loader::{
     hardware::Hardware,
 };
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
-use stored::{Random, SixBit, Weights};
+use random::Random;
+use stored::{SixBit, Weights};
 
 const TYPES: [TensorType; 3] = [TensorType::TQ1_0, TensorType::TQ2_0, TensorType::Q2_0];
 

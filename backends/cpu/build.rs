@@ -38,8 +38,10 @@ const SOURCES: &[&str] = &[
     "ops.cpp",
     "tiled/tiled.cpp",
     "tiled/tiled-kernel.cpp",
-    "llamafile/sgemm.cpp",
 ];
+
+/// The tiers' own source, which includes `llamafile/sgemm.cpp`.
+const PROMPT: &str = "backends/cpu/kernels/prompt.cpp";
 
 /// And those of one architecture.
 fn architecture_sources(arch: &str) -> &'static [&'static str] {
@@ -56,6 +58,7 @@ const AMX: &str = "backends/cpu/amx.h";
 /// Builds every tier whose cargo feature is on, and writes the list of them for the library.
 pub(crate) fn build(source: &Source) {
     println!("cargo:rerun-if-changed=backends/cpu/build.rs");
+    println!("cargo:rerun-if-changed={PROMPT}");
     println!("cargo:rerun-if-changed=backends/cpu/tiers.rs");
     println!("cargo:rerun-if-changed={AMX}");
     println!("cargo:rerun-if-changed={}", bitnet::KERNELS);
@@ -188,7 +191,7 @@ impl Stamp {
         let compiler = compiler(tier, true).get_compiler();
         let version = Command::new(compiler.path()).arg("--version").output().map(|output| output.stdout);
         let text = format!(
-            "{:?}\n{:?}\n{:?}\n{:?}\n{}\n{}\n{}",
+            "{:?}\n{:?}\n{:?}\n{:?}\n{}\n{}\n{}\n{}",
             compiler.to_command(),
             version.unwrap_or_default(),
             source.ggml(),
@@ -196,6 +199,7 @@ impl Stamp {
             tier.defines.join(" "),
             include_str!("build.rs"),
             include_str!("amx.h"),
+            include_str!("kernels/prompt.cpp"),
         ) + &bitnet::fingerprint();
         Self { path: tier_dir(tier).join("stamp"), text }
     }
@@ -275,7 +279,7 @@ fn compile(source: &Source, tier: &Tier, flags: &[&str]) -> Vec<PathBuf> {
         for flag in flags {
             build.flag(flag);
         }
-        let sources = files().chain(bitnet::sources());
+        let sources = files().chain([PathBuf::from(PROMPT)]).chain(bitnet::sources());
         build.files(sources.filter(|file| file.extension().is_some_and(|extension| extension == "cpp") == cpp));
         objects.extend(build.compile_intermediates());
     }

@@ -3,19 +3,7 @@
 use gguf_loader::gguf::TensorType;
 use half::f16;
 
-/// A linear congruential generator (Knuth's MMIX): the same numbers everywhere.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn below(&mut self, bound: u32) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) % u64::from(bound)) as u32
-    }
-}
+use crate::random::Random;
 
 /// Codes (the weight plus one), and a scale for each block.
 pub(crate) struct Weights {

@@ -6,6 +6,7 @@ use std::{
     process::Output,
 };
 
+use assert_cmd::cargo::cargo_bin;
 use serde_json::{Value, json};
 
 use crate::{
@@ -196,7 +197,8 @@ fn a_conversation_that_does_not_fit_on_the_disk_leaves_nothing_of_it() {
     let Some((model, template)) = with_own_template(&folder) else { return };
     let target = disk.path().join("talk.json");
     let input = format!("/system {}\n/save {}\n", "x".repeat(50_000), target.display());
-    let arguments = ["chat".as_ref(), model.as_os_str(), "--quiet".as_ref(), "--template".as_ref(), template.as_ref()];
+    let mut command = std::process::Command::new(cargo_bin!("gguf-loader"));
+    command.arg("chat").arg(&model).args(["--quiet", "--template"]).arg(&template);
     let Some(output) = crate::full_disk::run(&command, &input, disk.path(), 16) else { return };
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
@@ -204,7 +206,11 @@ fn a_conversation_that_does_not_fit_on_the_disk_leaves_nothing_of_it() {
     assert!(output.stdout.is_empty(), "left on the disk: {}", String::from_utf8_lossy(&output.stdout));
     // On a disk with room the same conversation is right.
     let output = crate::full_disk::run(&command, &input, disk.path(), 400).expect("a disk a moment ago");
-    assert!(output.status.success() && output.stdout == b"./talk.json\n", "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && output.stdout == b"./talk.json\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]

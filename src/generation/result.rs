@@ -67,6 +67,8 @@ pub struct Usage {
     pub prompt_time: Duration,
     /// Time for all after it.
     pub generation_time: Duration,
+    /// How much of that the engine took to decode; the rest is spent on choosing tokens and on their text.
+    pub decode_time: Duration,
 }
 
 impl Usage {

@@ -244,7 +244,10 @@ impl<'a> Generation<'a> {
             if used < limit {
                 self.batch.clear();
                 self.batch.push(token, used, self.sequence, true);
-                match self.context.decode(&self.batch) {
+                let begin = Instant::now();
+                let decoded = self.context.decode(&self.batch);
+                self.usage.decode_time += begin.elapsed();
+                match decoded {
                     Ok(()) => break,
                     // Other sequences have filled the cache that they share.
                     Err(DecodeError::ContextFull { .. }) => {}

@@ -1,7 +1,7 @@
 //! What the ternary kernels add to the build: a source file that `backends/cpu/build.rs` compiles with each tier, so that it is
 //! compiled for the same instructions and renamed with the tier's symbols.
 
-use std::{env, fs, path::PathBuf};
+use std::{env, path::PathBuf};
 
 /// The functions of the tier that Rust calls: the one that turns the kernels on, and one that measures their instructions.
 pub(crate) const ENTRIES: [&str; 2] = ["gguf_loader_ternary", "gguf_loader_multiply_adds"];
@@ -16,15 +16,4 @@ pub(crate) fn is_on() -> bool {
 /// The files to compile with a tier.
 pub(crate) fn sources() -> Vec<PathBuf> {
     if is_on() { ["buffer.cpp", "peak.cpp"].map(|file| PathBuf::from(KERNELS).join(file)).to_vec() } else { Vec::new() }
-}
-
-/// The text of all kernels: a tier is compiled again when it changes.
-pub(crate) fn fingerprint() -> String {
-    if !is_on() {
-        return String::new();
-    }
-    let folder = fs::read_dir(KERNELS).expect("the package has its kernels");
-    let mut files: Vec<PathBuf> = folder.flatten().map(|entry| entry.path()).collect();
-    files.sort();
-    files.iter().map(|file| fs::read_to_string(file).expect("a readable source file")).collect()
 }

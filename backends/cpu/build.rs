@@ -40,8 +40,8 @@ const SOURCES: &[&str] = &[
     "tiled/tiled-kernel.cpp",
 ];
 
-/// The tiers' own source, which includes `llamafile/sgemm.cpp`.
-const PROMPT: &str = "backends/cpu/kernels/prompt.cpp";
+/// The tiers' own kernels, of which `prompt.cpp` is compiled and includes `llamafile/sgemm.cpp`.
+const KERNELS: &str = "backends/cpu/kernels";
 
 /// And those of one architecture.
 fn architecture_sources(arch: &str) -> &'static [&'static str] {
@@ -58,7 +58,7 @@ const AMX: &str = "backends/cpu/amx.h";
 /// Builds every tier whose cargo feature is on, and writes the list of them for the library.
 pub(crate) fn build(source: &Source) {
     println!("cargo:rerun-if-changed=backends/cpu/build.rs");
-    println!("cargo:rerun-if-changed={PROMPT}");
+    println!("cargo:rerun-if-changed={KERNELS}");
     println!("cargo:rerun-if-changed=backends/cpu/tiers.rs");
     println!("cargo:rerun-if-changed={AMX}");
     println!("cargo:rerun-if-changed={}", bitnet::KERNELS);
@@ -191,16 +191,17 @@ impl Stamp {
         let compiler = compiler(tier, true).get_compiler();
         let version = Command::new(compiler.path()).arg("--version").output().map(|output| output.stdout);
         let text = format!(
-            "{:?}\n{:?}\n{:?}\n{:?}\n{}\n{}\n{}\n{}",
+            "{:?}\n{:?}\n{:?}\n{:?}\n{}\n{:?}\n{}\n{}\n{}",
             compiler.to_command(),
             version.unwrap_or_default(),
             source.ggml(),
             renamer.objcopy,
             tier.defines.join(" "),
+            bitnet::sources(),
             include_str!("build.rs"),
             include_str!("amx.h"),
-            include_str!("kernels/prompt.cpp"),
-        ) + &bitnet::fingerprint();
+            [KERNELS, bitnet::KERNELS].map(text_of).concat(),
+        );
         Self { path: tier_dir(tier).join("stamp"), text }
     }
 
@@ -211,6 +212,14 @@ impl Stamp {
     fn write(&self) {
         fs::write(&self.path, &self.text).expect("OUT_DIR is writable");
     }
+}
+
+/// All files of a folder, one after another.
+fn text_of(folder: &str) -> String {
+    let files = fs::read_dir(folder).expect("the package has its kernels");
+    let mut files: Vec<PathBuf> = files.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    files.iter().map(|file| fs::read_to_string(file).expect("a readable source file")).collect()
 }
 
 fn strict() -> bool {
@@ -279,7 +288,7 @@ fn compile(source: &Source, tier: &Tier, flags: &[&str]) -> Vec<PathBuf> {
         for flag in flags {
             build.flag(flag);
         }
-        let sources = files().chain([PathBuf::from(PROMPT)]).chain(bitnet::sources());
+        let sources = files().chain([Path::new(KERNELS).join("prompt.cpp")]).chain(bitnet::sources());
         build.files(sources.filter(|file| file.extension().is_some_and(|extension| extension == "cpp") == cpp));
         objects.extend(build.compile_intermediates());
     }

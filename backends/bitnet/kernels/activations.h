@@ -5,11 +5,13 @@
 // first token.
 #pragma once
 
-#include "lanes.h"
+#include "../../cpu/kernels/lanes.h"
 
 #include <cmath>
 
 namespace ternary {
+
+using namespace kernels;
 
 // How the bytes of a tile lie.
 struct Layout {

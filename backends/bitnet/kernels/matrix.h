@@ -9,9 +9,11 @@
 // they are; the sum of the activations, subtracted once a row, makes up for the one.
 #pragma once
 
-#include "lanes.h"
+#include "../../cpu/kernels/lanes.h"
 
 namespace ternary {
+
+using namespace kernels;
 
 constexpr int ROWS = Lanes::COUNT * Lanes::GROUPS;
 constexpr int STEP = 16;

@@ -18,7 +18,7 @@
 #include "llamafile/sgemm.cpp"
 #undef llamafile_sgemm
 
-#include "../../bitnet/kernels/lanes.h"
+#include "lanes.h"
 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 
@@ -26,7 +26,7 @@
 
 namespace prompt {
 
-using ternary::Lanes;
+using kernels::Lanes;
 
 constexpr int BLOCK = 32;
 constexpr int GROUPS = 2;

@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-namespace ternary {
+namespace kernels {
 
 struct Lanes {
     static constexpr int COUNT = 16;
@@ -100,4 +100,4 @@ struct Lanes {
     }
 };
 
-} // namespace ternary
+} // namespace kernels

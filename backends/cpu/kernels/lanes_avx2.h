@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-namespace ternary {
+namespace kernels {
 
 struct Lanes {
     static constexpr int COUNT = 8;
@@ -107,4 +107,4 @@ struct Lanes {
     }
 };
 
-} // namespace ternary
+} // namespace kernels

@@ -4,7 +4,7 @@
 
 #include <immintrin.h>
 
-namespace ternary {
+namespace kernels {
 
 struct Lanes {
     static constexpr int COUNT = 4;
@@ -122,4 +122,4 @@ struct Lanes {
     }
 };
 
-} // namespace ternary
+} // namespace kernels

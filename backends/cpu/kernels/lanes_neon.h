@@ -4,7 +4,7 @@
 
 #include <arm_neon.h>
 
-namespace ternary {
+namespace kernels {
 
 struct Lanes {
     static constexpr int COUNT = 4;
@@ -86,4 +86,4 @@ struct Lanes {
     static GL_INLINE void prefetch(const uint8_t * bytes) { __builtin_prefetch(bytes); }
 };
 
-} // namespace ternary
+} // namespace kernels

@@ -10,7 +10,8 @@
 //   Partial          running sums of products, in whatever form the instructions give
 //   Ints, Floats     COUNT sums
 //   Digits           with GL_DENSE: the table look-ups of dense.h
-// and the functions on them that `product.h`, `six_bit.h` and `dense.h` are written with. Activations are within -127..127.
+// and the functions on them that `prompt.cpp` here and, in `backends/bitnet/kernels`, `product.h`, `six_bit.h` and `dense.h` are
+// written with. Activations are within -127..127.
 #pragma once
 
 #include <cstddef>
@@ -65,7 +66,7 @@
 #define GL_UNPACK
 #endif
 
-namespace ternary {
+namespace kernels {
 
 #if defined(GL_DENSE)
 constexpr bool HAS_DENSE = true;
@@ -79,7 +80,7 @@ inline int32_t load_dword(const int8_t * bytes) {
     return value;
 }
 
-} // namespace ternary
+} // namespace kernels
 
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 #include "lanes_avx512.h"

@@ -187,7 +187,8 @@ mod unix {
         crate::import_as(&input, &model, Default::default()).unwrap();
         let pages = fs::metadata(&model).unwrap().len().div_ceil(1024 * PAGE);
         for kilobytes in [PAGE, 200, PAGE * (pages - 1), PAGE * pages] {
-            let Some(output) = full_disk::run(&run_with_cache(&input, &disk.at("")), "", &disk.at(""), kilobytes) else {
+            let Some(output) = full_disk::run(&run_with_cache(&input, &disk.at("")), "", &disk.at(""), kilobytes)
+            else {
                 return;
             };
             let said = stderr(&output);
@@ -197,7 +198,8 @@ mod unix {
         }
         assert!(fs::read(&input).unwrap() == before);
         // One page more takes the model and its voucher, whether a backend that is compiled in runs it or not.
-        let output = full_disk::run(&run_with_cache(&input, &disk.at("")), "", &disk.at(""), PAGE * (pages + 1)).unwrap();
+        let output =
+            full_disk::run(&run_with_cache(&input, &disk.at("")), "", &disk.at(""), PAGE * (pages + 1)).unwrap();
         let left = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(left.contains(".gguf\n") && left.contains(".json\n"), "{left}{}", stderr(&output));
     }

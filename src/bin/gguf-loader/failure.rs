@@ -383,8 +383,7 @@ impl From<MergeError> for Failure {
             _ => Exit::File,
         };
         let is_type = matches!(error, MergeError::Type { .. });
-        Self::new(exit, &error)
-            .with_help(is_type.then_some("merge models in F16 or Q8_0, and quantise the result"))
+        Self::new(exit, &error).with_help(is_type.then_some("merge models in F16 or Q8_0, and quantise the result"))
     }
 }
 

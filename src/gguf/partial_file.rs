@@ -18,9 +18,9 @@ pub(crate) struct PartialFile {
 impl PartialFile {
     /// Creates the file in the folder of `target`, so that moving it is one step.
     ///
-    /// A process that was killed leaves its file, and another one may have the same id: in a container each first process is
-    /// 1. Then the next free number is taken. Whether that other process lives cannot be asked from here, so that its file
-    /// stays.
+    /// A process that was killed leaves its file, and another one may have the same id, which in a container is 1 for each
+    /// first process. Then the next free number is taken. Whether that other process lives cannot be asked from here, so
+    /// that its file stays.
     pub(crate) fn create(target: &Path) -> io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let Some(name) = target.file_name() else {

@@ -126,7 +126,7 @@ fn digits(bytes: &[u8], codes: &mut [u8]) {
     let mut power = 1_u8;
     for codes in codes.chunks_exact_mut(bytes.len()) {
         for (code, byte) in codes.iter_mut().zip(bytes) {
-            *code = (3 * u16::from(byte.wrapping_mul(power)) >> 8) as u8;
+            *code = ((3 * u16::from(byte.wrapping_mul(power))) >> 8) as u8;
         }
         power *= 3;
     }

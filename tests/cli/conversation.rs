@@ -89,6 +89,15 @@ fn what_a_model_thinks_is_shown_beside_what_it_says() {
         assert_eq!(Some(reasoning), expected["reasoning"].as_str());
     }
     assert_fails(&of("run", &model, &["--prompt", "a", "--no-thinking"], ""), 2, &["--chat"]);
+
+    // A few tokens of thought, the marker of its end, and what a grammar lets the model say.
+    let bounded = ["--reasoning-budget", "3", "--regex", "(yes|no)"];
+    let answer = json_of(run(&[&["--json"], &bounded[..]].concat()));
+    let (replies, _) = replies(chat(&model, &[&asked[..], &["--json"], &bounded[..]].concat(), "What is 2+2?\n"));
+    for answer in [&answer, &replies[0]] {
+        assert!(matches!(answer["content"].as_str().map(str::trim), Some("yes" | "no")), "{answer}");
+        assert!((1..40).contains(&answer["reasoning"].as_str().unwrap().trim().len()), "{answer}");
+    }
 }
 
 #[test]

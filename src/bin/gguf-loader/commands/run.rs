@@ -62,6 +62,9 @@ pub(crate) struct Run {
     /// Let a model that can reason answer at once, with --chat
     #[arg(long, requires = "chat")]
     no_thinking: bool,
+    /// Have a model that reasons answer after so many tokens of reasoning, with --chat; 0: at once
+    #[arg(long, value_name = "N", requires = "chat", conflicts_with = "no_thinking")]
+    reasoning_budget: Option<u32>,
     /// Most tokens to generate
     #[arg(long, short = 'n', value_name = "N")]
     max_tokens: Option<NonZeroU32>,
@@ -147,6 +150,7 @@ impl Run {
         request.stops = self.stop;
         request.stop_at_end = !self.ignore_end;
         request.logprobs = self.logprobs;
+        request.reasoning_budget = self.reasoning_budget;
         request.echo = self.echo;
         request.when_full = self.full.when_full();
         let answer = generate(&mut context, &request, load_seconds, output);

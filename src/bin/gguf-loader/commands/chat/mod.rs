@@ -74,6 +74,9 @@ pub(crate) struct Chat {
     /// Let a model that can reason answer at once
     #[arg(long)]
     no_thinking: bool,
+    /// Have a model that reasons answer after so many tokens of reasoning; 0: at once
+    #[arg(long, value_name = "N", conflicts_with = "no_thinking")]
+    reasoning_budget: Option<u32>,
     /// Keep nothing of what is typed for the next time; wins over GGUF_LOADER_HISTORY
     #[arg(long)]
     no_history: bool,
@@ -108,6 +111,7 @@ impl Chat {
         options.stops = self.stop;
         options.when_full = self.full.when_full();
         options.thinking = !self.no_thinking;
+        options.reasoning_budget = self.reasoning_budget;
         options.arguments = template::arguments(self.template_arg);
         let begin = match &self.load {
             Some(file) => read(file)?,

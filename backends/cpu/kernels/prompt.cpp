@@ -37,6 +37,9 @@ constexpr int STRETCH = 16;
 // Fewer tokens do not make up for taking the rows apart.
 constexpr int64_t LEAST_TOKENS = 8;
 
+// ggml's macro looks halves up in a table of 256 KiB.
+inline float to_float(ggml_half half) { return _cvtsh_ss(half); }
+
 struct Panel {
     alignas(64) uint8_t codes[STRETCH][BLOCK / 4][ROWS * 4];
     alignas(64) float scales[STRETCH][ROWS];
@@ -114,9 +117,9 @@ void take_apart(const Weights * weights, int64_t stride, int rows, int blocks, P
                 if (r + i < rows) {
                     const Weights & block = weights[(r + i) * stride + b];
                     four[i] = codes_of(block);
-                    scale = GGML_CPU_FP16_TO_FP32(block.d);
+                    scale = to_float(block.d);
                     if constexpr (HAS_MINIMUM<Weights>) {
-                        minimum = GGML_CPU_FP16_TO_FP32(block.m);
+                        minimum = to_float(block.m);
                     }
                 }
                 panel.scales[b][r + i] = scale;
@@ -177,14 +180,14 @@ void multiply_tile(const Panel & panel, int blocks, const Activations * activati
         GL_UNROLL
         for (int t = 0; t < T; ++t) {
             const Activations & block = activations[t * activations_stride + b];
-            const Lanes::Floats scale = Lanes::floats(GGML_CPU_FP16_TO_FP32(block.d));
+            const Lanes::Floats scale = Lanes::floats(to_float(block.d));
             GL_UNROLL
             for (int g = 0; g < GROUPS; ++g) {
                 Lanes::Floats & result = results[t * GROUPS + g];
                 const Lanes::Floats both = Lanes::multiply(scale, Lanes::load(&panel.scales[b][g * Lanes::COUNT]));
                 result = Lanes::add(result, Lanes::multiply(Lanes::convert(Lanes::sum(sums[t * GROUPS + g])), both));
                 if constexpr (MINIMUM) {
-                    const Lanes::Floats sum = Lanes::floats(GGML_CPU_FP16_TO_FP32(block.s));
+                    const Lanes::Floats sum = Lanes::floats(to_float(block.s));
                     result = Lanes::add(result, Lanes::multiply(sum, Lanes::load(&panel.minima[b][g * Lanes::COUNT])));
                 }
             }

@@ -103,11 +103,13 @@ fn a_budget_ends_reasoning_and_the_answer_follows() {
         let tokenizer = session.context().model().tokenizer().unwrap();
         let reasoning = &session.messages().last().unwrap().reasoning;
         let tokens = tokenizer.tokenize(reasoning, Default::default()).unwrap().len();
-        assert!(tokens <= budget as usize && (budget < 17 || tokens > 8), "{budget}: {tokens} of {reasoning:?}");
-        session.messages_mut().truncate(1);
-        let reply = session.reply(&options, on).unwrap();
-        assert!(!reply.message.content.is_empty(), "{budget}: {reply:?}");
+        // Written again, its beginning and its end may be other tokens.
+        assert!(tokens <= budget as usize + 2 && (budget < 17 || tokens > 8), "{budget}: {tokens} of {reasoning:?}");
     }
+    // It holds without a grammar, too.
+    session.messages_mut().truncate(1);
+    let reply = session.reply(&at_most(60).with_reasoning_budget(3), on).unwrap();
+    assert!(!reply.message.content.is_empty() && reply.message.reasoning.len() < 30, "{reply:?}");
     // A request made of a prompt takes one, too.
     session.messages_mut().truncate(1);
     let prompt = session.template().render(&ChatPrompt::new(session.messages().to_vec())).unwrap();

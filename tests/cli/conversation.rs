@@ -149,13 +149,14 @@ fn a_conversation_that_is_loaded_goes_on_and_one_that_is_reset_begins_anew() {
     let options = ["--json", "--preset", "greedy", "-n", "10", "--system", "Be brief."];
     let input =
         format!("Name a colour.\n/save {talk_name}\nName another.\n/reset\n/save {fresh_name}\nName a colour.\n");
-    let (first, _) = replies(chat(&model, &options, &input));
+    let (first, _) = replies(chat(&model, &[&options[..], &crate::ALIKE].concat(), &input));
     let system = json!({"role": "system", "content": "Be brief."});
     assert_eq!(saved(&fresh), json!([system]), "the instructions stay");
     assert_eq!((first.len(), &first[2]["content"]), (3, &first[0]["content"]));
     assert_eq!(first[2]["prompt_tokens"], first[0]["prompt_tokens"], "nothing else is left");
 
-    let (loaded, said) = replies(chat(&model, &options[..5], &format!("/load {talk_name}\nName another.\n")));
+    let (loaded, said) =
+        replies(chat(&model, &[&options[..5], &crate::ALIKE].concat(), &format!("/load {talk_name}\nName another.\n")));
     assert_eq!(loaded[0]["content"], first[1]["content"]);
     assert_eq!(loaded[0]["prompt_tokens"], first[1]["prompt_tokens"]);
     assert!(said.contains(&format!("3 messages from {talk_name}")), "{said}");

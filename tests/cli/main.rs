@@ -26,6 +26,10 @@ use assert_cmd::{Command, cargo::cargo_bin};
 use gguf_loader::{knobs, select::Registry};
 use serde_json::Value;
 
+/// A tier on which a prompt of a model in Q4_1 is computed as single tokens are, to the bit: what is computed anew of a text is then
+/// what was there before.
+const ALIKE: [&str; 2] = ["--backend", if cfg!(target_arch = "x86_64") { "cpu-haswell,cpu-x64" } else { "cpu-armv8" }];
+
 /// The program, without the caller's settings.
 fn program() -> Command {
     let mut command = Command::new(cargo_bin!("gguf-loader"));

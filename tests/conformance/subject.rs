@@ -186,8 +186,9 @@ pub(crate) fn distance(found: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// Tolerance for the same computation done in another order: batches, ubatches and threads change the order of sums,
-/// and with it now and then the rounding of an activation to 8 bits.
-const SAME: f64 = 0.02;
+/// and with it now and then the rounding of an activation to 8 bits. 0.024 was seen between single tokens and a prompt of 24, which
+/// have kernels of their own.
+const SAME: f64 = 0.03;
 
 /// Asserts that two ways to compute the same logits agree. Logits of another prompt are at a distance of about 1.4.
 #[track_caller]

@@ -91,9 +91,9 @@ fn count(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).unwrap()
 }
 
-/// Passes of fewer than 64 tokens, which llama.cpp rounds alike however a prompt is cut.
+/// Passes of fewer than 8 tokens, which are rounded alike however a prompt is cut.
 fn options() -> ContextOptions {
-    ContextOptions::default().with_length(count(512)).with_ubatch(count(32))
+    ContextOptions::default().with_length(count(512)).with_ubatch(count(7))
 }
 
 /// The prompt, and what the model makes of it.

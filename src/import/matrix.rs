@@ -13,6 +13,7 @@ use crate::gguf::{
     ternary::{
         self,
         blocks::{self, Packer, Unpacker},
+        scale::scale_name,
     },
 };
 
@@ -251,11 +252,6 @@ impl Matrix {
         })?;
         Ok(largest)
     }
-}
-
-/// The tensor that holds the scale of a matrix: `blk.3.attn_q.scale` for `blk.3.attn_q.weight`.
-pub(super) fn scale_name(matrix: &str) -> Option<String> {
-    Some(format!("{}.scale", matrix.strip_suffix(".weight")?))
 }
 
 /// The scale in the tensor `beside` a matrix, with which graphs multiply what comes of it.

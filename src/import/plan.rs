@@ -12,13 +12,15 @@ use super::{
     ImportError, ImportOptions, Report,
     digest::Digest,
     layout::LAYOUT_KEY,
-    matrix::{Form, Matrix, scale_name},
+    matrix::{Form, Matrix},
     output_matrix::{self, Quantised},
     watch::{Progress, Watched},
 };
 use crate::gguf::{
-    Gguf, I2sLayout, TensorInfo, TensorType, Value, WriteError, Writer, fork, partial_file::PartialFile,
-    quantize::float_decoder, ternary::blocks,
+    Gguf, I2sLayout, TensorInfo, TensorType, Value, WriteError, Writer, fork,
+    partial_file::PartialFile,
+    quantize::float_decoder,
+    ternary::{blocks, scale::scale_name},
 };
 
 /// Says what a file was made from.

@@ -27,7 +27,10 @@ use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 pub use error::MergeError;
 
-use crate::{adapter::LoraFile, gguf::Gguf};
+use crate::{
+    adapter::LoraFile,
+    gguf::{Gguf, ternary::scale::is_scale},
+};
 use output::Output;
 
 /// What was written.
@@ -103,7 +106,7 @@ pub fn merge_models(
     let mut merged = Output::new(&one);
     merged.read_too(&other);
     for (index, tensor) in one.tensors().iter().enumerate() {
-        if weights::is_scale(&one, tensor) {
+        if is_scale(&one, tensor) {
             // What a weight stands for is its product with the scale: that is what is mixed, and the scale stays.
             merged.copy(index)?;
             continue;

@@ -2,7 +2,10 @@
 
 use crate::{
     adapter::LoraFile,
-    gguf::{Gguf, GgufError, TensorInfo, dequantize},
+    gguf::{
+        Gguf, GgufError, TensorInfo, dequantize,
+        ternary::scale::{is_scale, scale_name},
+    },
 };
 
 /// The weights of a tensor, as floats; `None` for a type that cannot be read.
@@ -22,18 +25,11 @@ fn read_again(gguf: &Gguf, tensor: &TensorInfo) -> Result<Vec<f32>, GgufError> {
 
 /// What an engine multiplies the products of a matrix with: one number beside it, as BitNet's have. 1 where there is none.
 pub(super) fn scale_beside(gguf: &Gguf, tensor: &TensorInfo) -> Result<f32, GgufError> {
-    let stem = tensor.name.strip_suffix(".weight");
-    let beside = stem.and_then(|stem| gguf.tensor(&format!("{stem}.scale"))).filter(|scale| scale.elements() == 1);
+    let beside = scale_name(&tensor.name).and_then(|name| gguf.tensor(&name)).filter(|scale| is_scale(gguf, scale));
     match beside.and_then(|scale| read(gguf, scale)) {
         Some(scale) => Ok(scale?.first().copied().unwrap_or(1.0)),
         None => Ok(1.0),
     }
-}
-
-/// Whether `tensor` is such a number.
-pub(super) fn is_scale(gguf: &Gguf, tensor: &TensorInfo) -> bool {
-    let stem = tensor.name.strip_suffix(".scale");
-    stem.is_some_and(|stem| gguf.tensor(&format!("{stem}.weight")).is_some()) && tensor.elements() == 1
 }
 
 /// Adds an adapter's product to the weights of `tensor`, if it changes them.

@@ -5,6 +5,7 @@
 
 pub(crate) mod blocks;
 mod i2_s;
+pub(crate) mod scale;
 
 pub use i2_s::I2sLayout;
 pub(crate) use i2_s::{I2S_TRAILER_BYTES, i2s_trailer};

@@ -1,6 +1,6 @@
 //! The scales of BitNet matrices, in the form that [`import`](crate::import) and [`convert`](crate::convert) write.
 
-use crate::gguf::{Gguf, GgufError, TensorInfo, TensorProblem, TensorType, fork};
+use crate::gguf::{Gguf, GgufError, TensorProblem, fork, ternary::scale::is_scale};
 
 /// Checks the one number that stands beside a matrix of a BitNet model.
 ///
@@ -19,12 +19,4 @@ pub(super) fn check(gguf: &Gguf) -> Result<(), GgufError> {
         }
     }
     Ok(())
-}
-
-/// Whether a tensor is the scale of a whole matrix.
-fn is_scale(gguf: &Gguf, tensor: &TensorInfo) -> bool {
-    let Some(stem) = tensor.name.strip_suffix(".scale") else { return false };
-    tensor.tensor_type == TensorType::F32
-        && tensor.shape.iter().all(|&size| size == 1)
-        && gguf.tensor(&format!("{stem}.weight")).is_some()
 }

@@ -25,6 +25,7 @@ use gguf_loader::{
 /// Allocators keep what the first rounds gave back.
 const WARM_UP: u32 = 5;
 const ROUNDS: u32 = 30;
+const TIMES: u32 = 3;
 /// Tokens of a context; its KV cache is the larger part of what a round takes.
 const LENGTH: u32 = 4096;
 const THREADS: u32 = 2;
@@ -68,19 +69,21 @@ fn rounds_of_loading_computing_and_dropping_leave_no_memory_and_no_thread() {
     for (path, policy) in ways {
         let Some(policy) = policy else { continue };
         let weights = (0..WARM_UP).map(|_| round(path, &policy)).max().expect("rounds");
-        let (memory, before) = (resident(), threads());
-        for _ in 0..ROUNDS {
-            round(path, &policy);
-        }
+        let before = threads();
+        // Allocators keep some megabytes more now and then; what leaks comes to as much each time.
+        let grown = (0..TIMES).map(|_| {
+            let memory = resident();
+            (0..ROUNDS).for_each(|_| _ = round(path, &policy));
+            resident().saturating_sub(memory)
+        });
+        let grown = grown.min().expect("times");
         // A thread that was joined is in the list for a moment longer.
         let deadline = Instant::now() + Duration::from_secs(5);
         while threads() > before && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(threads(), before, "{policy}: threads of {ROUNDS} rounds");
-        let grown = resident().saturating_sub(memory);
         println!("{policy}: {grown} bytes more after {ROUNDS} rounds with {weights} bytes of weights");
-        // The allocator keeps some megabytes, now more and now less: 6 were seen.
-        assert!(grown < weights * u64::from(ROUNDS) * 3 / 4, "{policy}: {grown} bytes more after {ROUNDS} rounds");
+        assert!(grown < weights * u64::from(ROUNDS) / 4, "{policy}: {grown} bytes more after {ROUNDS} rounds");
     }
 }

@@ -186,15 +186,24 @@ pub(crate) fn distance(found: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// Tolerance for the same computation done in another order: batches, ubatches and threads change the order of sums,
-/// and with it now and then the rounding of an activation to 8 bits. 0.024 was seen between single tokens and a prompt of 24, which
-/// have kernels of their own.
-const SAME: f64 = 0.03;
+/// and with it now and then the rounding of an activation to 8 bits.
+const SAME: f64 = 0.02;
 
 /// Asserts that two ways to compute the same logits agree. Logits of another prompt are at a distance of about 1.4.
 #[track_caller]
 pub(crate) fn assert_same(found: &[f32], expected: &[f32]) {
     let distance = distance(found, expected);
     assert!(distance < SAME, "the logits differ by {distance:.4} of their deviation, {SAME} is allowed");
+}
+
+/// Asserts that two ways to compute logits agree by the median of several prompts: single tokens and prompts have kernels of
+/// their own, and one activation of a tiny model that is rounded the other way alone makes a distance of 0.01 to 0.024.
+#[track_caller]
+pub(crate) fn assert_mostly_same(pairs: impl Iterator<Item = (Vec<f32>, Vec<f32>)>) {
+    let mut distances: Vec<f64> = pairs.map(|(found, expected)| distance(&found, &expected)).collect();
+    distances.sort_by(f64::total_cmp);
+    let median = distances[distances.len() / 2];
+    assert!(median < SAME, "the logits differ by {distances:.4?} of their deviation, in the middle {SAME} is allowed");
 }
 
 /// The token with the largest logit.

@@ -4,34 +4,24 @@ use std::ops::ControlFlow;
 
 use gguf_loader::{
     backend::ContextOptions,
-    chat::{ChatPrompt, ChatReply, ChatSession, ChatTemplate, Message, ReplyEvent, ReplyOptions, ReplyReader},
+    chat::{ChatPrompt, ChatReply, ChatSession, Message, ReplyEvent, ReplyOptions, ReplyReader},
     generation::FinishReason,
     sampling::{Pick, Sampling},
 };
 
 use crate::{
-    session::{at_most, on, session},
+    session::{asked, at_most, on},
     tools::Begin,
 };
 
-/// SmolLM2 with the template of a model that reasons, asked for a joke.
-fn asked(template: &str) -> Option<ChatSession> {
-    let session = session()?;
-    let context = session.context().model().context(&ContextOptions::default()).unwrap();
-    let source = context.model().tokenizer().unwrap().template_source(template);
-    let mut session = ChatSession::with_template(context, ChatTemplate::parse(&source).unwrap()).unwrap();
-    session.push(Message::user("Tell me a joke."));
-    Some(session)
-}
-
 /// The model writes `<think>` itself.
 fn qwen3() -> Option<ChatSession> {
-    asked(include_str!("../fixtures/chat/templates/qwen3.jinja"))
+    asked(include_str!("../fixtures/chat/templates/qwen3.jinja"), "Tell me a joke.")
 }
 
 /// The prompt ends in `<think>`.
 fn deepseek() -> Option<ChatSession> {
-    asked(include_str!("../fixtures/chat/templates/deepseek-r1-distill.jinja"))
+    asked(include_str!("../fixtures/chat/templates/deepseek-r1-distill.jinja"), "Tell me a joke.")
 }
 
 /// Options with which the reply begins with this text.

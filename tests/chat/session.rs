@@ -6,7 +6,8 @@ use gguf_loader::{
     Model,
     backend::ContextOptions,
     chat::{
-        ChatError, ChatPrompt, ChatSession, Message, ReplyEvent, ReplyOptions, Role, TemplateError, Tool, ToolChoice,
+        ChatError, ChatPrompt, ChatSession, ChatTemplate, Message, ReplyEvent, ReplyOptions, Role, TemplateError, Tool,
+        ToolChoice,
     },
     generation::{FinishReason, GenerateError, GenerateRequest, WhenFull},
     grammar::Grammar,
@@ -19,6 +20,16 @@ use crate::structured::load_with_tokenizer;
 
 pub(crate) fn session() -> Option<ChatSession> {
     session_with(ContextOptions::default())
+}
+
+/// With another template, and asked something.
+pub(crate) fn asked(template: &str, question: &str) -> Option<ChatSession> {
+    let session = session()?;
+    let context = session.context().model().context(&ContextOptions::default()).unwrap();
+    let source = context.model().tokenizer().unwrap().template_source(template);
+    let mut session = ChatSession::with_template(context, ChatTemplate::parse(&source).unwrap()).unwrap();
+    session.push(Message::user(question));
+    Some(session)
 }
 
 fn session_with(options: ContextOptions) -> Option<ChatSession> {

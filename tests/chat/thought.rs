@@ -1,8 +1,7 @@
 //! What a model thinks before it answers, with the templates of models that do, on SmolLM2, which is made to.
 
 use gguf_loader::{
-    backend::ContextOptions,
-    chat::{ChatError, ChatPrompt, ChatSession, ChatTemplate, Message, ReplyOptions, ToolChoice},
+    chat::{ChatError, ChatPrompt, ChatSession, Message, ReplyOptions, ToolChoice},
     generation::{FinishReason, GenerateRequest},
     grammar::Grammar,
     sampling::{Pick, Sampling},
@@ -12,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     parsed,
-    session::{at_most, on, session},
+    session::{self, at_most, on},
     tools::{Begin, weather},
 };
 
@@ -28,12 +27,7 @@ struct Answer {
 }
 
 fn asked(template: &str) -> Option<ChatSession> {
-    let session = session()?;
-    let context = session.context().model().context(&ContextOptions::default()).unwrap();
-    let source = context.model().tokenizer().unwrap().template_source(template);
-    let mut session = ChatSession::with_template(context, ChatTemplate::parse(&source).unwrap()).unwrap();
-    session.push(Message::user("How many apples are two apples and three apples?"));
-    Some(session)
+    session::asked(template, "How many apples are two apples and three apples?")
 }
 
 /// A reply that begins with `text`, as if the model had wanted to say that; then the likeliest.

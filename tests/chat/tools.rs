@@ -12,10 +12,10 @@ use std::{
 
 use gguf_loader::{
     Tokenizer,
-    backend::{ContextOptions, Token, TokenizeOptions},
+    backend::{Token, TokenizeOptions},
     chat::{
-        ChatError, ChatReply, ChatSession, ChatTemplate, Message, ReplyEvent, ReplyOptions, Role, TemplateError, Tool,
-        ToolCall, ToolChoice, Toolbox,
+        ChatError, ChatReply, ChatSession, Message, ReplyEvent, ReplyOptions, Role, TemplateError, Tool, ToolCall,
+        ToolChoice, Toolbox,
     },
     generation::FinishReason,
     sampling::{Candidates, LogitProcessor, Pick, SamplerStep, Sampling},
@@ -23,7 +23,7 @@ use gguf_loader::{
 use schemars::JsonSchema;
 use serde_json::{Value, json};
 
-use crate::session::{at_most, on, session};
+use crate::session::{self, at_most, on, session};
 
 /// What a tool takes.
 #[derive(Debug, serde::Deserialize, JsonSchema)]
@@ -53,13 +53,7 @@ fn add() -> Tool {
 
 /// SmolLM2 with the template of a model that calls tools, asked for a joke.
 fn asked() -> Option<ChatSession> {
-    let session = session()?;
-    let context = session.context().model().context(&ContextOptions::default()).unwrap();
-    let template = include_str!("../fixtures/chat/templates/qwen2.5.jinja");
-    let source = context.model().tokenizer().unwrap().template_source(template);
-    let mut session = ChatSession::with_template(context, ChatTemplate::parse(&source).unwrap()).unwrap();
-    session.push(Message::user("Tell me a joke."));
-    Some(session)
+    session::asked(include_str!("../fixtures/chat/templates/qwen2.5.jinja"), "Tell me a joke.")
 }
 
 fn required() -> ReplyOptions {

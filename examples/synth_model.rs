@@ -111,34 +111,38 @@ fn write(arguments: Vec<String>, mut model: impl Described) -> Result<(), Box<dy
     Ok(model.write_file(path.ok_or("no path was given")?)?)
 }
 
-/// Both shapes have these sizes, under these names.
-macro_rules! size {
-    ($shape:expr, $option:expr) => {
-        match $option {
-            "--n-embd" => Some(&mut $shape.n_embd),
-            "--n-layer" => Some(&mut $shape.n_layer),
-            "--n-head" => Some(&mut $shape.n_head),
-            "--n-head-kv" => Some(&mut $shape.n_head_kv),
-            "--n-ff" => Some(&mut $shape.n_ff),
-            "--n-vocab" => Some(&mut $shape.n_vocab),
-            "--n-ctx-train" => Some(&mut $shape.n_ctx_train),
-            _ => None,
+/// What both have, under the same names.
+macro_rules! common {
+    () => {
+        fn size(&mut self, option: &str) -> Option<&mut u32> {
+            match option {
+                "--n-embd" => Some(&mut self.shape.n_embd),
+                "--n-layer" => Some(&mut self.shape.n_layer),
+                "--n-head" => Some(&mut self.shape.n_head),
+                "--n-head-kv" => Some(&mut self.shape.n_head_kv),
+                "--n-ff" => Some(&mut self.shape.n_ff),
+                "--n-vocab" => Some(&mut self.shape.n_vocab),
+                "--n-ctx-train" => Some(&mut self.shape.n_ctx_train),
+                _ => None,
+            }
+        }
+
+        fn tokenizer(&mut self) -> &mut Tokenizer {
+            &mut self.tokenizer
+        }
+
+        fn seed(&mut self) -> &mut u64 {
+            &mut self.seed
+        }
+
+        fn write_file(&self, path: PathBuf) -> Result<(), SynthError> {
+            self.write_file(path)
         }
     };
 }
 
 impl Described for SyntheticModel {
-    fn size(&mut self, option: &str) -> Option<&mut u32> {
-        size!(self.shape, option)
-    }
-
-    fn tokenizer(&mut self) -> &mut Tokenizer {
-        &mut self.tokenizer
-    }
-
-    fn seed(&mut self) -> &mut u64 {
-        &mut self.seed
-    }
+    common!();
 
     fn set(&mut self, option: &str, value: Value<'_>) -> Result<bool, Box<dyn Error>> {
         match option {
@@ -164,24 +168,10 @@ impl Described for SyntheticModel {
         }
         Ok(true)
     }
-
-    fn write_file(&self, path: PathBuf) -> Result<(), SynthError> {
-        self.write_file(path)
-    }
 }
 
 impl Described for SyntheticBitNet {
-    fn size(&mut self, option: &str) -> Option<&mut u32> {
-        size!(self.shape, option)
-    }
-
-    fn tokenizer(&mut self) -> &mut Tokenizer {
-        &mut self.tokenizer
-    }
-
-    fn seed(&mut self) -> &mut u64 {
-        &mut self.seed
-    }
+    common!();
 
     fn set(&mut self, option: &str, value: Value<'_>) -> Result<bool, Box<dyn Error>> {
         match option {
@@ -195,10 +185,6 @@ impl Described for SyntheticBitNet {
             _ => return Ok(false),
         }
         Ok(true)
-    }
-
-    fn write_file(&self, path: PathBuf) -> Result<(), SynthError> {
-        self.write_file(path)
     }
 }
 

@@ -60,8 +60,10 @@ impl Reasoning {
             Some(end) => tokenizer.tokenize(end, AS_WRITTEN)?,
             None => Vec::new(),
         };
+        // Behind a marker that ends every reply nothing comes.
+        let ends = |&token: &Token| tokenizer.is_end_of_generation(token);
         let place = match () {
-            () if closing.is_empty() => Place::Behind,
+            () if closing.is_empty() || closing.iter().any(ends) => Place::Behind,
             () if markers.open => Place::Within,
             // What a grammar rules from its beginning on begins no reasoning.
             () if markers.start.is_empty() || grammar == Grammar::Begins => Place::Behind,

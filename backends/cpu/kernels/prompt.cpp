@@ -47,7 +47,7 @@ struct Panel {
     alignas(64) int32_t offsets[STRETCH][ROWS];
 };
 
-// A format of weights: their codes as signed bytes, 16 columns at a time; a scale; and what is added to each weight, if anything.
+// The codes of a block as signed bytes: columns 0 to 15, and 16 to 31.
 struct Sixteens {
     __m128i first, second;
 };
@@ -91,6 +91,7 @@ inline Sixteens codes_of(const block_iq4_nl & block) {
     return {_mm_shuffle_epi8(table, four.first), _mm_shuffle_epi8(table, four.second)};
 }
 
+// Whether a number is added to each weight of a block.
 template <typename Weights> constexpr bool HAS_MINIMUM = false;
 template <> constexpr bool HAS_MINIMUM<block_q4_1> = true;
 template <> constexpr bool HAS_MINIMUM<block_q5_1> = true;
@@ -232,7 +233,7 @@ void add_128(Activations * activations, const Sizes & sizes, const ggml_compute_
 }
 
 template <typename Weights, typename Activations>
-bool multiply(const ggml_compute_params * params, const Sizes & sizes, const Weights * weights, Activations * activations,
+void multiply(const ggml_compute_params * params, const Sizes & sizes, const Weights * weights, Activations * activations,
               float * products) {
     constexpr bool MINIMUM = HAS_MINIMUM<Weights>;
     add_128(activations, sizes, params);
@@ -268,13 +269,15 @@ bool multiply(const ggml_compute_params * params, const Sizes & sizes, const Wei
             }
         }
     }
-    return true;
 }
 
 // Whether it was a product for this file.
 bool multiplied(const ggml_compute_params * params, const Sizes & sizes, const void * weights, void * activations,
                 float * products, int weights_type, int activations_type) {
-    const auto with = [&](auto * stored, auto * quantised) { return multiply(params, sizes, stored, quantised, products); };
+    const auto with = [&](auto * stored, auto * quantised) {
+        multiply(params, sizes, stored, quantised, products);
+        return true;
+    };
     auto * q8_0 = static_cast<block_q8_0 *>(activations);
     auto * q8_1 = static_cast<block_q8_1 *>(activations);
     switch (weights_type + 1000 * activations_type) {

@@ -144,7 +144,8 @@ impl Model {
             Some(threads) => Some(threads),
             None => knobs.threads()?,
         };
-        // An import writes gigabytes: what is wrong with the choice is said before. The profile is that of the imported form.
+        // An import writes gigabytes: what is wrong with the choice is said before. The profile is that of the
+        // imported form, but for an output matrix that the import is to make smaller.
         let selection = choose(&Hardware::detect(), &file.profile()?, &choose_options)?;
         let imported = match import::is_needed(&file) {
             true => Some(options.import(&file, &knobs, |fraction| progress(IMPORT * fraction))?),

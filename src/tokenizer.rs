@@ -3,10 +3,12 @@
 
 mod breakers;
 mod fragments;
+mod guide;
 
 pub(crate) use breakers::Breakers;
 use breakers::KnownBreakers;
 pub(crate) use fragments::Fragments;
+pub(crate) use guide::Guide;
 
 use std::{
     ops::ControlFlow,
@@ -31,12 +33,13 @@ pub struct Tokenizer {
     vocabulary: Arc<dyn Vocabulary>,
     /// Looked for when the first grammar needs them.
     fragments: Arc<OnceLock<Arc<Fragments>>>,
+    guide: Arc<OnceLock<Result<Arc<Guide>, GrammarEngineError>>>,
     breakers: Arc<Mutex<KnownBreakers>>,
 }
 
 impl Tokenizer {
     pub(crate) fn new(vocabulary: Arc<dyn Vocabulary>) -> Self {
-        Self { vocabulary, fragments: Arc::default(), breakers: Arc::default() }
+        Self { vocabulary, fragments: Arc::default(), guide: Arc::default(), breakers: Arc::default() }
     }
 
     /// Loads the tokenizer of a file, without its weights. Files that hold only a vocabulary will do.
@@ -136,6 +139,11 @@ impl Tokenizer {
         triggers: Option<&[GrammarTrigger]>,
     ) -> Result<Box<dyn GrammarMatcher>, GrammarEngineError> {
         self.vocabulary.grammar(gbnf, triggers)
+    }
+
+    /// The vocabulary as llguidance reads it: made once, by whoever needs it first.
+    pub(crate) fn guide(&self) -> Result<Arc<Guide>, GrammarEngineError> {
+        self.guide.get_or_init(|| Guide::new(self).map(Arc::new)).clone()
     }
 
     /// The tokens that are not whole characters.

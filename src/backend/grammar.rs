@@ -22,6 +22,11 @@ pub trait GrammarMatcher: fmt::Debug + Send {
     ///
     /// [`GrammarMismatch`] when it may not come next; then nothing changed.
     fn accept(&mut self, token: Token) -> Result<(), GrammarMismatch>;
+
+    /// Why the engine does not go on, and therefore allows nothing any more: not the text's fault, but a limit of its own.
+    fn failure(&self) -> Option<GrammarEngineError> {
+        None
+    }
 }
 
 /// A token came that the grammar does not allow.

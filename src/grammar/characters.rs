@@ -2,54 +2,87 @@
 
 use std::sync::Arc;
 
-use crate::{backend::Token, tokenizer::Fragments};
+use crate::{
+    backend::{GrammarEngineError, GrammarMatcher, GrammarMismatch, Token},
+    tokenizer::Fragments,
+};
 
-/// Sees to it that tokens write UTF-8. Engines read what they hold to a grammar more loosely: to llama.cpp the bytes F0 80 80 80,
-/// which are no character, are one.
+/// A grammar whose engine reads bytes more loosely than UTF-8 has them, kept from tokens that write none: to llama.cpp the bytes
+/// F0 80 80 80, which are no character, are one.
 #[derive(Debug)]
-pub(super) struct Characters {
+pub(super) struct WholeCharacters {
+    matcher: Box<dyn GrammarMatcher>,
     fragments: Arc<Fragments>,
     /// The beginning of a character, at most three bytes.
     pending: Vec<u8>,
     joined: Vec<u8>,
 }
 
-impl Characters {
-    pub(super) fn new(fragments: Arc<Fragments>) -> Self {
-        Self { fragments, pending: Vec::new(), joined: Vec::new() }
+impl WholeCharacters {
+    pub(super) fn new(matcher: Box<dyn GrammarMatcher>, fragments: Arc<Fragments>) -> Self {
+        Self { matcher, fragments, pending: Vec::new(), joined: Vec::new() }
+    }
+}
+
+impl GrammarMatcher for WholeCharacters {
+    fn allows(&mut self, token: Token) -> bool {
+        self.fragments.after(&self.pending, token, &mut self.joined).is_some() && self.matcher.allows(token)
     }
 
-    /// Whether `token` may come next.
-    pub(super) fn allow(&mut self, token: Token) -> bool {
-        self.fragments.after(&self.pending, token, &mut self.joined).is_some()
-    }
-
-    /// Rules out the logits of what may not come next.
-    pub(super) fn mask(&mut self, logits: &mut [f32]) {
+    fn mask(&mut self, logits: &mut [f32]) -> usize {
+        let Self { matcher, fragments, pending, joined } = self;
+        let mut left = matcher.mask(logits);
         let mut rule_out = |token: Token, logit: &mut f32| {
-            if self.fragments.after(&self.pending, token, &mut self.joined).is_none() {
+            if *logit > f32::NEG_INFINITY && fragments.after(pending, token, joined).is_none() {
                 *logit = f32::NEG_INFINITY;
+                left -= 1;
             }
         };
-        if self.pending.is_empty() {
-            for token in self.fragments.tokens() {
+        if pending.is_empty() {
+            for token in fragments.tokens() {
                 logits.get_mut(token as usize).into_iter().for_each(|logit| rule_out(token, logit));
             }
         } else {
             (0..).zip(logits).for_each(|(token, logit)| rule_out(token, logit));
         }
+        left
     }
 
-    pub(super) fn accept(&mut self, token: Token) {
-        if let Some(pending) = self.fragments.after(&self.pending, token, &mut self.joined) {
-            self.pending = pending.to_vec();
-        }
+    fn accept(&mut self, token: Token) -> Result<(), GrammarMismatch> {
+        let Some(pending) = self.fragments.after(&self.pending, token, &mut self.joined) else {
+            return Err(GrammarMismatch(token));
+        };
+        self.matcher.accept(token)?;
+        self.pending = pending.to_vec();
+        Ok(())
+    }
+
+    fn failure(&self) -> Option<GrammarEngineError> {
+        self.matcher.failure()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A grammar of any text.
+    #[derive(Debug)]
+    struct Anything;
+
+    impl GrammarMatcher for Anything {
+        fn allows(&mut self, _token: Token) -> bool {
+            true
+        }
+
+        fn mask(&mut self, logits: &mut [f32]) -> usize {
+            logits.len()
+        }
+
+        fn accept(&mut self, _token: Token) -> Result<(), GrammarMismatch> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn what_is_no_character_is_ruled_out_at_its_first_wrong_byte() {
@@ -61,14 +94,16 @@ mod tests {
             (5, b"a\xc3"),
             (6, b"\xa4b\xe2\x82"),
         ]);
-        let mut characters = Characters::new(Arc::new(fragments));
+        let mut characters = WholeCharacters::new(Box::new(Anything), Arc::new(fragments));
         let mut allowed = |then: Option<Token>| {
-            then.into_iter().for_each(|token| characters.accept(token));
+            then.into_iter().for_each(|token| characters.accept(token).unwrap());
             let mut logits = [0.0; 7];
-            characters.mask(&mut logits);
-            let one_by_one: Vec<Token> = (0..7).filter(|&token| characters.allow(token)).collect();
+            let left = characters.mask(&mut logits);
+            let one_by_one: Vec<Token> = (0..7).filter(|&token| characters.allows(token)).collect();
             let masked: Vec<Token> = (0..7).filter(|&token| logits[token as usize] == 0.0).collect();
             assert_eq!(one_by_one, masked);
+            assert_eq!(left, masked.len());
+            assert!((0..7).all(|token| masked.contains(&token) || characters.accept(token).is_err()));
             masked
         };
         // Token 0 is whole.

@@ -1,6 +1,6 @@
 //! A grammar at work: choosing tokens that it allows.
 
-use super::{Grammar, characters::Characters};
+use super::{Grammar, characters::WholeCharacters, guided::Guided};
 use crate::{
     backend::{GrammarEngineError, GrammarMatcher, GrammarMismatch, GrammarTrigger, Token},
     sampling::{ChooseToken, SampleError},
@@ -11,7 +11,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Constraint {
     matcher: Box<dyn GrammarMatcher>,
-    characters: Characters,
+    /// Refusals after which it is cheaper to ask about all tokens at once than to choose once more.
+    patience: u32,
     /// The logits, less those of the tokens that were refused.
     left: Vec<f32>,
     /// Tokens that would set the grammar to work here, and do not fit it.
@@ -21,21 +22,37 @@ pub struct Constraint {
 impl Constraint {
     /// Holds the model of `tokenizer` to `grammar`, from the first token on.
     ///
+    /// Grammars run on llguidance, and those that it would not read as they are meant (rules in GBNF that use themselves, or
+    /// name tokens) or that are too large for it on llama.cpp's engine, for which a mask takes milliseconds.
+    ///
     /// # Errors
     ///
-    /// [`GrammarEngineError`] when the engine does not take the grammar.
+    /// [`GrammarEngineError`] when no engine takes the grammar.
     pub fn new(tokenizer: &Tokenizer, grammar: &Grammar) -> Result<Self, GrammarEngineError> {
-        Self::of_engine(tokenizer, grammar.as_gbnf(), None)
+        let Some(lark) = grammar.to_lark() else {
+            return Self::of_engine(tokenizer, grammar.as_gbnf(), None);
+        };
+        match tokenizer.guide().and_then(|guide| Guided::new(guide, &lark)) {
+            Ok(matcher) => Ok(Self::of_matcher(Box::new(matcher), 1)),
+            Err(error) => {
+                tracing::debug!(%error, "another engine takes the grammar");
+                Self::of_engine(tokenizer, grammar.as_gbnf(), None)
+            }
+        }
     }
 
+    /// A grammar of the engine that reads the vocabulary; with `triggers` only once one of them comes up.
     pub(crate) fn of_engine(
         tokenizer: &Tokenizer,
         gbnf: &str,
         triggers: Option<&[GrammarTrigger]>,
     ) -> Result<Self, GrammarEngineError> {
-        let matcher = tokenizer.grammar(gbnf, triggers)?;
-        let characters = Characters::new(tokenizer.fragments());
-        Ok(Self { matcher, characters, left: Vec::new(), misfits: Vec::new() })
+        let matcher = WholeCharacters::new(tokenizer.grammar(gbnf, triggers)?, tokenizer.fragments());
+        Ok(Self::of_matcher(Box::new(matcher), 8))
+    }
+
+    fn of_matcher(matcher: Box<dyn GrammarMatcher>, patience: u32) -> Self {
+        Self { matcher, patience, left: Vec::new(), misfits: Vec::new() }
     }
 
     /// Chooses a token that the grammar allows.
@@ -48,8 +65,6 @@ impl Constraint {
     ///
     /// [`ConstraintError`].
     pub fn choose(&mut self, logits: &[f32], chooser: &mut dyn ChooseToken) -> Result<Token, ConstraintError> {
-        /// Refusals after which it is cheaper to ask about all tokens at once.
-        const PATIENCE: usize = 8;
         let first = chooser.choose(logits)?;
         if self.allows(first) {
             return Ok(first);
@@ -60,7 +75,7 @@ impl Constraint {
             self.refuse(self.misfits[index]);
         }
         self.refuse(first);
-        for _ in 1..PATIENCE {
+        for _ in 1..self.patience {
             let Some(token) = self.again(chooser)? else { break };
             if self.allows(token) {
                 return Ok(token);
@@ -68,9 +83,8 @@ impl Constraint {
             self.refuse(token);
         }
         if self.matcher.mask(&mut self.left) == 0 {
-            return Err(ConstraintError::NothingAllowed);
+            return Err(self.matcher.failure().map_or(ConstraintError::NothingAllowed, ConstraintError::Engine));
         }
-        self.characters.mask(&mut self.left);
         self.again(chooser)?.ok_or(ConstraintError::NothingAllowed)
     }
 
@@ -82,20 +96,16 @@ impl Constraint {
     /// [chosen](Self::choose) where the grammar waits for something that sets it to work; choose again, and it will be another
     /// one.
     pub fn accept(&mut self, token: Token) -> Result<(), GrammarMismatch> {
-        if !self.characters.allow(token) {
-            return Err(GrammarMismatch(token));
-        }
         if let Err(mismatch) = self.matcher.accept(token) {
             self.misfits.push(token);
             return Err(mismatch);
         }
         self.misfits.clear();
-        self.characters.accept(token);
         Ok(())
     }
 
     fn allows(&mut self, token: Token) -> bool {
-        !self.misfits.contains(&token) && self.characters.allow(token) && self.matcher.allows(token)
+        !self.misfits.contains(&token) && self.matcher.allows(token)
     }
 
     /// The choice among what is left; `None` when that is nothing.
@@ -126,6 +136,9 @@ pub enum ConstraintError {
     /// No token of the vocabulary continues the text as the grammar asks.
     #[error("the vocabulary has no token that the grammar allows here")]
     NothingAllowed,
+    /// The engine does not go on: what it would have to keep in mind is more than it can.
+    #[error(transparent)]
+    Engine(GrammarEngineError),
     /// A token does not fit: what set the grammar to work cannot be continued.
     #[error(transparent)]
     Mismatch(#[from] GrammarMismatch),
@@ -133,8 +146,6 @@ pub enum ConstraintError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::sampling::likeliest;
 
@@ -160,16 +171,8 @@ mod tests {
         }
     }
 
-    impl Constraint {
-        /// With a vocabulary of whole characters.
-        fn with_matcher(matcher: Allows) -> Self {
-            let characters = Characters::new(Arc::default());
-            Self { matcher: Box::new(matcher), characters, left: Vec::new(), misfits: Vec::new() }
-        }
-    }
-
     fn chosen(allowed: &[Token], logits: &[f32]) -> Result<Token, ConstraintError> {
-        let mut constraint = Constraint::with_matcher(Allows(allowed.to_vec()));
+        let mut constraint = Constraint::of_matcher(Box::new(Allows(allowed.to_vec())), 8);
         constraint.choose(logits, &mut likeliest)
     }
 
@@ -198,7 +201,7 @@ mod tests {
             });
             chosen.map(|token| token as Token)
         };
-        let mut constraint = Constraint::with_matcher(Allows(vec![2, 5]));
+        let mut constraint = Constraint::of_matcher(Box::new(Allows(vec![2, 5])), 8);
         let draws = 20_000;
         let fives = (0..draws).filter(|_| constraint.choose(&logits, &mut chooser) == Ok(5)).count();
         // Six standard deviations of a binomial distribution with p = 2/3.

@@ -20,6 +20,8 @@
 mod characters;
 mod constraint;
 mod gbnf;
+mod guided;
+mod lark;
 mod notation;
 mod number;
 mod regex;
@@ -39,6 +41,8 @@ pub use schema::SchemaError;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Grammar {
     gbnf: String,
+    /// Whether, where a rule uses itself, the next character tells it from what comes before and behind it.
+    plain_borders: bool,
 }
 
 impl Grammar {
@@ -49,13 +53,13 @@ impl Grammar {
     /// [`GrammarError`], with its place: what is written is no GBNF, or no text could ever fit it.
     pub fn gbnf(text: impl Into<String>) -> Result<Self, GrammarError> {
         let gbnf = text.into();
-        gbnf::check(&gbnf)?;
-        Ok(Self { gbnf })
+        gbnf::parse(&gbnf)?;
+        Ok(Self { gbnf, plain_borders: false })
     }
 
     /// Any JSON value that is an object or an array.
     pub fn json() -> Self {
-        Self { gbnf: schema::any_json() }
+        Self { gbnf: schema::any_json(), plain_borders: true }
     }
 
     /// JSON that a schema accepts. Objects have the properties that it names, in its order.
@@ -64,7 +68,7 @@ impl Grammar {
     ///
     /// [`SchemaError`], with a JSON pointer to what is wrong, or cannot be kept.
     pub fn json_schema(schema: &Value) -> Result<Self, SchemaError> {
-        Ok(Self { gbnf: schema::grammar_of(schema)? })
+        Ok(Self { gbnf: schema::grammar_of(schema)?, plain_borders: true })
     }
 
     /// JSON that a `T` is read from.
@@ -82,12 +86,17 @@ impl Grammar {
     ///
     /// [`RegexError`].
     pub fn regex(pattern: &str) -> Result<Self, RegexError> {
-        Ok(Self { gbnf: regex::grammar_of(pattern)? })
+        Ok(Self { gbnf: regex::grammar_of(pattern)?, plain_borders: false })
     }
 
     /// The rules, in GBNF.
     pub fn as_gbnf(&self) -> &str {
         &self.gbnf
+    }
+
+    /// The rules in Lark, if they can be said in it.
+    fn to_lark(&self) -> Option<lark::Lark> {
+        lark::Lark::new(&gbnf::parse(&self.gbnf).ok()?, self.plain_borders)
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) fn grammar_of(pattern: &str) -> Result<String, RegexError> {
     let body = Writer { rules: &mut rules, json: false }.whole(&parse(pattern)?)?;
     rules.define(&root, body);
     let text = rules.into_gbnf();
-    gbnf::check(&text).map_err(RegexError::Grammar)?;
+    gbnf::parse(&text).map_err(RegexError::Grammar)?;
     Ok(text)
 }
 

@@ -62,7 +62,7 @@ pub(super) fn grammar_of(schema: &Value) -> Result<String, SchemaError> {
     let mut pointers = writer.pointers;
     let text = writer.rules.into_gbnf();
     // The rules are well formed; what remains to be found is one that has no end.
-    gbnf::check(&text).map_err(|error| {
+    gbnf::parse(&text).map_err(|error| {
         let endless = match &error.defect {
             GrammarDefect::Endless(rule) | GrammarDefect::LeftRecursion(rule) => rule.as_str(),
             _ => "",

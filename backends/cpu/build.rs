@@ -36,12 +36,13 @@ const SOURCES: &[&str] = &[
     "unary-ops.cpp",
     "vec.cpp",
     "ops.cpp",
-    "tiled/tiled.cpp",
     "tiled/tiled-kernel.cpp",
 ];
 
-/// The tiers' own kernels, of which `prompt.cpp` is compiled and includes `llamafile/sgemm.cpp`.
+/// The tiers' own kernels.
 const KERNELS: &str = "backends/cpu/kernels";
+/// Those that are compiled. Each includes a source of ggml's whose functions it goes before.
+const WRAPPERS: &[&str] = &["prompt.cpp", "tiled.cpp"];
 
 /// And those of one architecture.
 fn architecture_sources(arch: &str) -> &'static [&'static str] {
@@ -288,7 +289,8 @@ fn compile(source: &Source, tier: &Tier, flags: &[&str]) -> Vec<PathBuf> {
         for flag in flags {
             build.flag(flag);
         }
-        let sources = files().chain([Path::new(KERNELS).join("prompt.cpp")]).chain(bitnet::sources());
+        let wrappers = WRAPPERS.iter().map(|file| Path::new(KERNELS).join(file));
+        let sources = files().chain(wrappers).chain(bitnet::sources());
         build.files(sources.filter(|file| file.extension().is_some_and(|extension| extension == "cpp") == cpp));
         objects.extend(build.compile_intermediates());
     }

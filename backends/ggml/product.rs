@@ -103,13 +103,14 @@ impl Drop for LlamaProduct {
 /// The types that ggml multiplies with on the CPU without further ado.
 fn multiplies(tensor_type: TensorType) -> bool {
     use TensorType::{
-        BF16, F16, F32, IQ4_NL, Q2_0, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TQ1_0, TQ2_0,
+        BF16, F16, F32, IQ4_NL, IQ4_XS, Q2_0, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TQ1_0, TQ2_0,
     };
     matches!(
         tensor_type,
         F32 | F16
             | BF16
             | IQ4_NL
+            | IQ4_XS
             | Q4_0
             | Q4_1
             | Q5_0

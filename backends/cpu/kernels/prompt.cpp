@@ -5,8 +5,8 @@
 // kept: a model's weights stay in the file's form, which is the smallest for the tokens that come one by one.
 //
 // The first operand of a VNNI multiply-add is unsigned. Weights are signed here, whatever their format, and 128 is added to the
-// activations, which ggml has quantised to blocks of 32 signed bytes (Q8_0 or Q8_1) into memory that is this node's alone. What
-// that adds to a sum is 128 times the sum of a row's codes in the block: sums begin with less.
+// activations, which ggml has quantised to blocks of signed bytes (Q8_0, Q8_1 or Q8_K) into memory that is this node's alone. What
+// that adds to a sum is 128 times the sum of the codes that are multiplied: sums begin with less.
 #define GGML_COMMON_IMPL_CPP
 #include "ggml-common.h"
 
@@ -19,82 +19,32 @@
 #undef llamafile_sgemm
 
 #include "lanes.h"
+#include "prompt.h"
 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 
 #include <algorithm>
+#include <type_traits>
+
+#include "formats.h"
 
 namespace prompt {
 
 using kernels::Lanes;
 
-constexpr int BLOCK = 32;
 constexpr int GROUPS = 2;
 constexpr int ROWS = GROUPS * Lanes::COUNT;
 constexpr int TILE = Lanes::COUNT == 16 ? 6 : 3; // tokens at once, as registers allow
-// Blocks of a panel that are taken apart at a time: they stay in the first-level cache.
+// Scales of a row in a panel: 256 or 512 columns.
 constexpr int STRETCH = 16;
-// Fewer tokens do not make up for taking the rows apart.
-constexpr int64_t LEAST_TOKENS = 8;
 
-// ggml's macro looks halves up in a table of 256 KiB.
-inline float to_float(ggml_half half) { return _cvtsh_ss(half); }
-
+// What is taken apart at a time stays in the first-level cache.
 struct Panel {
-    alignas(64) uint8_t codes[STRETCH][BLOCK / 4][ROWS * 4];
+    alignas(64) uint8_t codes[STRETCH * 8][ROWS * 4];
     alignas(64) float scales[STRETCH][ROWS];
     alignas(64) float minima[STRETCH][ROWS];
     alignas(64) int32_t offsets[STRETCH][ROWS];
 };
-
-// The codes of a block as signed bytes: columns 0 to 15, and 16 to 31.
-struct Sixteens {
-    __m128i first, second;
-};
-
-inline Sixteens nibbles(const uint8_t * bytes) {
-    const __m128i both = _mm_loadu_si128(reinterpret_cast<const __m128i *>(bytes)), low = _mm_set1_epi8(15);
-    return {_mm_and_si128(both, low), _mm_and_si128(_mm_srli_epi16(both, 4), low)};
-}
-
-// 16 where the bit of a column is set.
-inline __m128i fifth_bits(uint32_t bits) {
-    const __m128i bytes = _mm_shuffle_epi8(_mm_cvtsi32_si128(static_cast<int>(bits)),
-                                           _mm_set_epi64x(0x0101010101010101, 0));
-    const __m128i one_each = _mm_set1_epi64x(static_cast<long long>(0x8040201008040201));
-    return _mm_and_si128(_mm_cmpeq_epi8(_mm_and_si128(bytes, one_each), one_each), _mm_set1_epi8(16));
-}
-
-inline Sixteens five_bits(const uint8_t * low, const uint8_t * high) {
-    uint32_t bits;
-    memcpy(&bits, high, sizeof(bits));
-    const Sixteens four = nibbles(low);
-    return {_mm_or_si128(four.first, fifth_bits(bits)), _mm_or_si128(four.second, fifth_bits(bits >> 16))};
-}
-
-inline Sixteens less(Sixteens codes, int8_t offset) {
-    const __m128i all = _mm_set1_epi8(offset);
-    return {_mm_sub_epi8(codes.first, all), _mm_sub_epi8(codes.second, all)};
-}
-
-inline Sixteens codes_of(const block_q8_0 & block) {
-    const __m128i * bytes = reinterpret_cast<const __m128i *>(block.qs);
-    return {_mm_loadu_si128(bytes), _mm_loadu_si128(bytes + 1)};
-}
-inline Sixteens codes_of(const block_q4_0 & block) { return less(nibbles(block.qs), 8); }
-inline Sixteens codes_of(const block_q4_1 & block) { return nibbles(block.qs); }
-inline Sixteens codes_of(const block_q5_0 & block) { return less(five_bits(block.qs, block.qh), 16); }
-inline Sixteens codes_of(const block_q5_1 & block) { return five_bits(block.qs, block.qh); }
-inline Sixteens codes_of(const block_iq4_nl & block) {
-    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i *>(kvalues_iq4nl));
-    const Sixteens four = nibbles(block.qs);
-    return {_mm_shuffle_epi8(table, four.first), _mm_shuffle_epi8(table, four.second)};
-}
-
-// Whether a number is added to each weight of a block.
-template <typename Weights> constexpr bool HAS_MINIMUM = false;
-template <> constexpr bool HAS_MINIMUM<block_q4_1> = true;
-template <> constexpr bool HAS_MINIMUM<block_q5_1> = true;
 
 // Writes 16 columns of four rows: four dwords of each, turned into one vector for each four columns.
 inline void transpose(__m128i a, __m128i b, __m128i c, __m128i d, uint8_t * to) {
@@ -107,112 +57,127 @@ inline void transpose(__m128i a, __m128i b, __m128i c, __m128i d, uint8_t * to) 
     }
 }
 
+// How many stretches of columns with a scale of their own a block has.
+template <typename Weights>
+constexpr int PARTS = sizeof(Format<Weights>::Activations::qs) / Format<Weights>::COLUMNS;
+
 // Takes `blocks` blocks of `rows` rows apart. Rows that are missing have scales of zero.
 template <typename Weights>
 void take_apart(const Weights * weights, int64_t stride, int rows, int blocks, Panel & panel) {
+    constexpr int COLUMNS = Format<Weights>::COLUMNS, P = PARTS<Weights>;
+    static const Weights nothing = {};
     for (int b = 0; b < blocks; ++b) {
         for (int r = 0; r < ROWS; r += 4) {
-            Sixteens four[4] = {};
+            const Weights * four[4];
             for (int i = 0; i < 4; ++i) {
-                float scale = 0.0f, minimum = 0.0f;
-                if (r + i < rows) {
-                    const Weights & block = weights[(r + i) * stride + b];
-                    four[i] = codes_of(block);
-                    scale = to_float(block.d);
-                    if constexpr (HAS_MINIMUM<Weights>) {
-                        minimum = to_float(block.m);
-                    }
+                four[i] = r + i < rows ? &weights[(r + i) * stride + b] : &nothing;
+                float scales[P], minima[P] = {};
+                Format<Weights>::scales(*four[i], scales, minima);
+                for (int p = 0; p < P; ++p) {
+                    panel.scales[b * P + p][r + i] = scales[p];
+                    panel.minima[b * P + p][r + i] = minima[p];
                 }
-                panel.scales[b][r + i] = scale;
-                panel.minima[b][r + i] = minimum;
             }
-            transpose(four[0].first, four[1].first, four[2].first, four[3].first, &panel.codes[b][0][r * 4]);
-            transpose(four[0].second, four[1].second, four[2].second, four[3].second, &panel.codes[b][4][r * 4]);
+            for (int sixteen = 0; sixteen < P * COLUMNS / 16; ++sixteen) {
+                const auto codes = [&](int i) { return Format<Weights>::codes(*four[i], sixteen); };
+                uint8_t * to = &panel.codes[b * P * COLUMNS / 4 + sixteen * 4][r * 4];
+                transpose(codes(0), codes(1), codes(2), codes(3), to);
+            }
         }
-        const Lanes::Bytes bias = Lanes::broadcast(uint8_t{128});
+    }
+    const Lanes::Bytes bias = Lanes::broadcast(uint8_t{128});
+    for (int part = 0; part < blocks * P; ++part) {
         for (int g = 0; g < GROUPS; ++g) {
             Lanes::Partial sum = Lanes::zero();
-            for (int four = 0; four < BLOCK / 4; ++four) {
-                sum = Lanes::multiply_add(sum, bias, Lanes::load(&panel.codes[b][four][g * Lanes::COUNT * 4]));
+            for (int four = 0; four < COLUMNS / 4; ++four) {
+                const uint8_t * codes = &panel.codes[part * COLUMNS / 4 + four][g * Lanes::COUNT * 4];
+                sum = Lanes::multiply_add(sum, bias, Lanes::load(codes));
             }
-            Lanes::store(&panel.offsets[b][g * Lanes::COUNT], Lanes::subtract(Lanes::ints(0), Lanes::sum(sum)));
+            Lanes::store(&panel.offsets[part][g * Lanes::COUNT], Lanes::subtract(Lanes::ints(0), Lanes::sum(sum)));
         }
     }
 }
 
 // Adds to ROWS products of each of T tokens, `stride` apart, or begins them.
-template <int T, bool MINIMUM, typename Activations>
-void multiply_tile(const Panel & panel, int blocks, const Activations * activations, int64_t activations_stride,
-                   float * products, int64_t stride, bool begin) {
-    Lanes::Floats results[T * GROUPS];
-    GL_UNROLL
-    for (int t = 0; t < T; ++t) {
-        GL_UNROLL
-        for (int g = 0; g < GROUPS; ++g) {
-            results[t * GROUPS + g] =
-                begin ? Lanes::floats(0.0f) : Lanes::load(products + t * stride + g * Lanes::COUNT);
-        }
-    }
+template <int T, typename Weights>
+void multiply_tile(const Panel & panel, int blocks, const typename Format<Weights>::Activations * activations,
+                   int64_t activations_stride, float * products, int64_t stride, bool begin) {
+    constexpr int COLUMNS = Format<Weights>::COLUMNS;
     for (int b = 0; b < blocks; ++b) {
-        Lanes::Partial sums[T * GROUPS];
+        Lanes::Floats results[T * GROUPS];
         GL_UNROLL
-        for (int t = 0; t < T; ++t) {
-            GL_UNROLL
-            for (int g = 0; g < GROUPS; ++g) {
-                sums[t * GROUPS + g] = Lanes::load(&panel.offsets[b][g * Lanes::COUNT]);
-            }
+        for (int i = 0; i < T * GROUPS; ++i) {
+            results[i] = Lanes::floats(0.0f);
         }
-        GL_UNROLL
-        for (int four = 0; four < BLOCK / 4; ++four) {
-            Lanes::Bytes weights[GROUPS];
+        for (int within = 0; within < PARTS<Weights>; ++within) {
+            const int part = b * PARTS<Weights> + within;
+            Lanes::Partial sums[T * GROUPS];
             GL_UNROLL
-            for (int g = 0; g < GROUPS; ++g) {
-                weights[g] = Lanes::load(&panel.codes[b][four][g * Lanes::COUNT * 4]);
+            for (int t = 0; t < T; ++t) {
+                GL_UNROLL
+                for (int g = 0; g < GROUPS; ++g) {
+                    sums[t * GROUPS + g] = Lanes::load(&panel.offsets[part][g * Lanes::COUNT]);
+                }
+            }
+            GL_UNROLL
+            for (int four = 0; four < COLUMNS / 4; ++four) {
+                Lanes::Bytes weights[GROUPS];
+                GL_UNROLL
+                for (int g = 0; g < GROUPS; ++g) {
+                    weights[g] = Lanes::load(&panel.codes[part * COLUMNS / 4 + four][g * Lanes::COUNT * 4]);
+                }
+                GL_UNROLL
+                for (int t = 0; t < T; ++t) {
+                    const int8_t * bytes = activations[t * activations_stride + b].qs + within * COLUMNS;
+                    const Lanes::Bytes token = Lanes::broadcast(bytes + four * 4);
+                    GL_UNROLL
+                    for (int g = 0; g < GROUPS; ++g) {
+                        sums[t * GROUPS + g] = Lanes::multiply_add(sums[t * GROUPS + g], token, weights[g]);
+                    }
+                }
             }
             GL_UNROLL
             for (int t = 0; t < T; ++t) {
-                const Lanes::Bytes token = Lanes::broadcast(activations[t * activations_stride + b].qs + four * 4);
                 GL_UNROLL
                 for (int g = 0; g < GROUPS; ++g) {
-                    sums[t * GROUPS + g] = Lanes::multiply_add(sums[t * GROUPS + g], token, weights[g]);
+                    Lanes::Floats & result = results[t * GROUPS + g];
+                    const Lanes::Floats scale = Lanes::load(&panel.scales[part][g * Lanes::COUNT]);
+                    result = Lanes::add(result, Lanes::multiply(Lanes::convert(Lanes::sum(sums[t * GROUPS + g])), scale));
+                    if constexpr (Format<Weights>::MINIMUM && PARTS<Weights> > 1) {
+                        const float sum = sum_of(activations[t * activations_stride + b], within * COLUMNS / 16, COLUMNS / 16);
+                        const Lanes::Floats minimum = Lanes::load(&panel.minima[part][g * Lanes::COUNT]);
+                        result = Lanes::add(result, Lanes::multiply(Lanes::floats(sum), minimum));
+                    }
                 }
             }
         }
         GL_UNROLL
         for (int t = 0; t < T; ++t) {
-            const Activations & block = activations[t * activations_stride + b];
-            const Lanes::Floats scale = Lanes::floats(to_float(block.d));
+            const auto & block = activations[t * activations_stride + b];
+            const Lanes::Floats scale = Lanes::floats(scale_of(block));
             GL_UNROLL
             for (int g = 0; g < GROUPS; ++g) {
-                Lanes::Floats & result = results[t * GROUPS + g];
-                const Lanes::Floats both = Lanes::multiply(scale, Lanes::load(&panel.scales[b][g * Lanes::COUNT]));
-                result = Lanes::add(result, Lanes::multiply(Lanes::convert(Lanes::sum(sums[t * GROUPS + g])), both));
-                if constexpr (MINIMUM) {
-                    const Lanes::Floats sum = Lanes::floats(to_float(block.s));
-                    result = Lanes::add(result, Lanes::multiply(sum, Lanes::load(&panel.minima[b][g * Lanes::COUNT])));
+                float * product = products + t * stride + g * Lanes::COUNT;
+                Lanes::Floats total = begin && b == 0 ? Lanes::floats(0.0f) : Lanes::load(product);
+                total = Lanes::add(total, Lanes::multiply(results[t * GROUPS + g], scale));
+                if constexpr (Format<Weights>::MINIMUM && PARTS<Weights> == 1) {
+                    const Lanes::Floats minimum = Lanes::load(&panel.minima[b][g * Lanes::COUNT]);
+                    total = Lanes::add(total, Lanes::multiply(Lanes::floats(sum_of(block)), minimum));
                 }
+                Lanes::store(product, total);
             }
-        }
-    }
-    GL_UNROLL
-    for (int t = 0; t < T; ++t) {
-        GL_UNROLL
-        for (int g = 0; g < GROUPS; ++g) {
-            Lanes::store(products + t * stride + g * Lanes::COUNT, results[t * GROUPS + g]);
         }
     }
 }
 
-template <bool MINIMUM, typename Activations>
-using MultiplyTile = void (*)(const Panel &, int, const Activations *, int64_t, float *, int64_t, bool);
+template <typename Weights> using MultiplyTile = decltype(&multiply_tile<1, Weights>);
 
 // The function for `tokens` of a tile, 1 to TILE.
-template <bool MINIMUM, typename Activations, int T = TILE>
-MultiplyTile<MINIMUM, Activations> multiply_tile_of(int64_t tokens) {
+template <typename Weights, int T = TILE> MultiplyTile<Weights> multiply_tile_of(int64_t tokens) {
     if constexpr (T > 1) {
-        return tokens == T ? multiply_tile<T, MINIMUM, Activations> : multiply_tile_of<MINIMUM, Activations, T - 1>(tokens);
+        return tokens == T ? multiply_tile<T, Weights> : multiply_tile_of<Weights, T - 1>(tokens);
     }
-    return multiply_tile<1, MINIMUM, Activations>;
+    return multiply_tile<1, Weights>;
 }
 
 struct Sizes {
@@ -222,20 +187,19 @@ struct Sizes {
 
 template <typename Activations>
 void add_128(Activations * activations, const Sizes & sizes, const ggml_compute_params * params) {
-    const __m128i top = _mm_set1_epi8(-128);
     for (int64_t token = params->ith; token < sizes.tokens; token += params->nth) {
         for (int64_t b = 0; b < sizes.blocks; ++b) {
-            __m128i * bytes = reinterpret_cast<__m128i *>(activations[token * sizes.activations_stride + b].qs);
-            _mm_storeu_si128(bytes, _mm_xor_si128(_mm_loadu_si128(bytes), top));
-            _mm_storeu_si128(bytes + 1, _mm_xor_si128(_mm_loadu_si128(bytes + 1), top));
+            for (int8_t & byte : activations[token * sizes.activations_stride + b].qs) {
+                byte ^= -128;
+            }
         }
     }
 }
 
-template <typename Weights, typename Activations>
-void multiply(const ggml_compute_params * params, const Sizes & sizes, const Weights * weights, Activations * activations,
-              float * products) {
-    constexpr bool MINIMUM = HAS_MINIMUM<Weights>;
+template <typename Weights>
+void multiply(const ggml_compute_params * params, const Sizes & sizes, const Weights * weights,
+              typename Format<Weights>::Activations * activations, float * products) {
+    constexpr int BLOCKS = STRETCH / PARTS<Weights>; // of a row in a panel
     add_128(activations, sizes, params);
     ggml_barrier(params->threadpool);
     const int64_t panels = (sizes.rows + ROWS - 1) / ROWS;
@@ -246,14 +210,14 @@ void multiply(const ggml_compute_params * params, const Sizes & sizes, const Wei
         const int64_t row = item % panels * ROWS, part = item / panels;
         const int64_t first = sizes.tokens * part / parts, last = sizes.tokens * (part + 1) / parts;
         const int rows = static_cast<int>(std::min<int64_t>(ROWS, sizes.rows - row));
-        for (int64_t begin = 0; begin < sizes.blocks; begin += STRETCH) {
-            const int blocks = static_cast<int>(std::min<int64_t>(STRETCH, sizes.blocks - begin));
+        for (int64_t begin = 0; begin < sizes.blocks; begin += BLOCKS) {
+            const int blocks = static_cast<int>(std::min<int64_t>(BLOCKS, sizes.blocks - begin));
             take_apart(weights + row * sizes.weights_stride + begin, sizes.weights_stride, rows, blocks, panel);
             for (int64_t token = first; token < last; token += TILE) {
                 const int64_t now = std::min<int64_t>(TILE, last - token);
-                const Activations * of_tile = activations + token * sizes.activations_stride + begin;
+                const auto * of_tile = activations + token * sizes.activations_stride + begin;
                 float * to = products + token * sizes.products_stride + row;
-                const auto function = multiply_tile_of<MINIMUM, Activations>(now);
+                const auto function = multiply_tile_of<Weights>(now);
                 if (rows == ROWS) {
                     function(panel, blocks, of_tile, sizes.activations_stride, to, sizes.products_stride, begin == 0);
                     continue;
@@ -274,20 +238,28 @@ void multiply(const ggml_compute_params * params, const Sizes & sizes, const Wei
 // Whether it was a product for this file.
 bool multiplied(const ggml_compute_params * params, const Sizes & sizes, const void * weights, void * activations,
                 float * products, int weights_type, int activations_type) {
-    const auto with = [&](auto * stored, auto * quantised) {
-        multiply(params, sizes, stored, quantised, products);
+    const auto of = [&](auto * stored, ggml_type expected) {
+        using Weights = std::remove_const_t<std::remove_pointer_t<decltype(stored)>>;
+        if (activations_type != expected) {
+            return false;
+        }
+        multiply(params, sizes, stored, static_cast<typename Format<Weights>::Activations *>(activations), products);
         return true;
     };
-    auto * q8_0 = static_cast<block_q8_0 *>(activations);
-    auto * q8_1 = static_cast<block_q8_1 *>(activations);
-    switch (weights_type + 1000 * activations_type) {
-        case GGML_TYPE_Q8_0 + 1000 * GGML_TYPE_Q8_0:   return with(static_cast<const block_q8_0 *>(weights), q8_0);
-        case GGML_TYPE_Q4_0 + 1000 * GGML_TYPE_Q8_0:   return with(static_cast<const block_q4_0 *>(weights), q8_0);
-        case GGML_TYPE_Q5_0 + 1000 * GGML_TYPE_Q8_0:   return with(static_cast<const block_q5_0 *>(weights), q8_0);
-        case GGML_TYPE_IQ4_NL + 1000 * GGML_TYPE_Q8_0: return with(static_cast<const block_iq4_nl *>(weights), q8_0);
-        case GGML_TYPE_Q4_1 + 1000 * GGML_TYPE_Q8_1:   return with(static_cast<const block_q4_1 *>(weights), q8_1);
-        case GGML_TYPE_Q5_1 + 1000 * GGML_TYPE_Q8_1:   return with(static_cast<const block_q5_1 *>(weights), q8_1);
-        default:                                       return false;
+    switch (weights_type) {
+        case GGML_TYPE_Q8_0:   return of(static_cast<const block_q8_0 *>(weights), GGML_TYPE_Q8_0);
+        case GGML_TYPE_Q4_0:   return of(static_cast<const block_q4_0 *>(weights), GGML_TYPE_Q8_0);
+        case GGML_TYPE_Q5_0:   return of(static_cast<const block_q5_0 *>(weights), GGML_TYPE_Q8_0);
+        case GGML_TYPE_IQ4_NL: return of(static_cast<const block_iq4_nl *>(weights), GGML_TYPE_Q8_0);
+        case GGML_TYPE_Q4_1:   return of(static_cast<const block_q4_1 *>(weights), GGML_TYPE_Q8_1);
+        case GGML_TYPE_Q5_1:   return of(static_cast<const block_q5_1 *>(weights), GGML_TYPE_Q8_1);
+        case GGML_TYPE_Q2_K:   return of(static_cast<const block_q2_K *>(weights), GGML_TYPE_Q8_K);
+        case GGML_TYPE_Q3_K:   return of(static_cast<const block_q3_K *>(weights), GGML_TYPE_Q8_K);
+        case GGML_TYPE_Q4_K:   return of(static_cast<const block_q4_K *>(weights), GGML_TYPE_Q8_K);
+        case GGML_TYPE_Q5_K:   return of(static_cast<const block_q5_K *>(weights), GGML_TYPE_Q8_K);
+        case GGML_TYPE_Q6_K:   return of(static_cast<const block_q6_K *>(weights), GGML_TYPE_Q8_K);
+        case GGML_TYPE_IQ4_XS: return of(static_cast<const block_iq4_xs *>(weights), GGML_TYPE_Q8_K);
+        default:               return false;
     }
 }
 
@@ -306,7 +278,7 @@ extern "C" bool llamafile_sgemm(const ggml_compute_params * params, int64_t rows
     const char *memory = static_cast<const char *>(params->wdata), *bytes = static_cast<const char *>(activations);
     const bool ours = memory && bytes >= memory && bytes < memory + params->wsize;
     const prompt::Sizes sizes = {rows, tokens, blocks, weights_stride, activations_stride, products_stride};
-    if (ours && tokens >= prompt::LEAST_TOKENS && products_type == GGML_TYPE_F32 &&
+    if (ours && prompt::takes(static_cast<ggml_type>(weights_type), tokens) && products_type == GGML_TYPE_F32 &&
         prompt::multiplied(params, sizes, weights, const_cast<void *>(activations), static_cast<float *>(products),
                            weights_type, activations_type)) {
         return true;

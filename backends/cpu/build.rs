@@ -29,7 +29,6 @@ const SOURCES: &[&str] = &[
     "repack.cpp",
     "hbm.cpp",
     "quants.c",
-    "traits.cpp",
     "amx/amx.cpp",
     "amx/mmq.cpp",
     "binary-ops.cpp",
@@ -41,7 +40,7 @@ const SOURCES: &[&str] = &[
 
 /// The tiers' own kernels.
 const KERNELS: &str = "backends/cpu/kernels";
-/// Those that are compiled. Each includes a source of ggml's whose functions it goes before.
+/// Those that are compiled. Each includes sources of ggml's whose functions it goes before.
 const WRAPPERS: &[&str] = &["prompt.cpp", "tiled.cpp"];
 
 /// And those of one architecture.

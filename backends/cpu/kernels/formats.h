@@ -134,16 +134,23 @@ template <> struct Format<block_q6_K> : Block256<16, false> {
 };
 
 // Q4_K and Q5_K: eight scales and minima of six bits each in twelve bytes.
+struct SixBits {
+    int scale, minimum;
+};
+inline SixBits six_bits(const uint8_t * packed, int i) {
+    if (i < 4) {
+        return {packed[i] & 63, packed[i + 4] & 63};
+    }
+    return {(packed[i + 4] & 15) | packed[i - 4] >> 6 << 4, packed[i + 4] >> 4 | packed[i] >> 6 << 4};
+}
+
 template <typename Weights> struct SixBitScales : Block256<32, true> {
     static void scales(const Weights & block, float * scales, float * minima) {
         const float scale = to_float(block.d), minimum = to_float(block.dmin);
-        const uint8_t * packed = block.scales;
         for (int i = 0; i < 8; ++i) {
-            const int j = i - 4;
-            const int s = i < 4 ? packed[i] & 63 : (packed[8 + j] & 15) | packed[j] >> 6 << 4;
-            const int m = i < 4 ? packed[4 + i] & 63 : packed[8 + j] >> 4 | packed[4 + j] >> 6 << 4;
-            scales[i] = scale * static_cast<float>(s);
-            minima[i] = -minimum * static_cast<float>(m);
+            const SixBits both = six_bits(block.scales, i);
+            scales[i] = scale * static_cast<float>(both.scale);
+            minima[i] = -minimum * static_cast<float>(both.minimum);
         }
     }
     // 32 bytes have 64 columns: the low halves 32, and then the high ones.

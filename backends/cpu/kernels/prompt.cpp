@@ -1,249 +1,40 @@
-// Products of quantised weights with many tokens at once, in place of the ones that ggml has for the same files.
-//
-// ggml multiplies most block formats row by row, or with 256 bits. Here ROWS rows at a time, a panel, are taken apart: their
-// codes become bytes, four columns of each row side by side, as VNNI multiplies them; and that panel serves all tokens. Nothing is
-// kept: a model's weights stay in the file's form, which is the smallest for the tokens that come one by one.
-//
-// The first operand of a VNNI multiply-add is unsigned. Weights are signed here, whatever their format, and 128 is added to the
-// activations, which ggml has quantised to blocks of signed bytes (Q8_0, Q8_1 or Q8_K) into memory that is this node's alone. What
-// that adds to a sum is 128 times the sum of the codes that are multiplied: sums begin with less.
+// The products of two matrices that panel.h computes in place of ggml: of weights as they are in a file, and of those that ggml
+// repacked.
 #define GGML_COMMON_IMPL_CPP
 #include "ggml-common.h"
 
+#include "ggml-backend-impl.h"
 #include "ggml-cpu-impl.h"
+#include "ggml-cpu.h"
 #include "simd-mappings.h"
 
-// ggml's function, under another name, does what this file does not.
+// ggml's functions, under other names, do what this file does not.
 #define llamafile_sgemm ggml_llamafile_sgemm
 #include "llamafile/sgemm.cpp"
 #undef llamafile_sgemm
+#define ggml_cpu_extra_compute_forward ggml_cpu_extra_compute_forward_own
+#include "traits.cpp"
+#undef ggml_cpu_extra_compute_forward
 
-#include "lanes.h"
 #include "prompt.h"
 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 
-#include <algorithm>
-#include <type_traits>
-
-#include "formats.h"
+#include "panel.h"
+#include "repacked.h"
 
 namespace prompt {
 
-using kernels::Lanes;
-
-constexpr int GROUPS = 2;
-constexpr int ROWS = GROUPS * Lanes::COUNT;
-constexpr int TILE = Lanes::COUNT == 16 ? 6 : 3; // tokens at once, as registers allow
-// Scales of a row in a panel: 256 or 512 columns.
-constexpr int STRETCH = 16;
-
-// What is taken apart at a time stays in the first-level cache.
-struct Panel {
-    alignas(64) uint8_t codes[STRETCH * 8][ROWS * 4];
-    alignas(64) float scales[STRETCH][ROWS];
-    alignas(64) float minima[STRETCH][ROWS];
-    alignas(64) int32_t offsets[STRETCH][ROWS];
-};
-
-// Writes 16 columns of four rows: four dwords of each, turned into one vector for each four columns.
-inline void transpose(__m128i a, __m128i b, __m128i c, __m128i d, uint8_t * to) {
-    const __m128i ab_low = _mm_unpacklo_epi32(a, b), ab_high = _mm_unpackhi_epi32(a, b);
-    const __m128i cd_low = _mm_unpacklo_epi32(c, d), cd_high = _mm_unpackhi_epi32(c, d);
-    const __m128i columns[] = {_mm_unpacklo_epi64(ab_low, cd_low), _mm_unpackhi_epi64(ab_low, cd_low),
-                               _mm_unpacklo_epi64(ab_high, cd_high), _mm_unpackhi_epi64(ab_high, cd_high)};
-    for (int i = 0; i < 4; ++i) {
-        _mm_store_si128(reinterpret_cast<__m128i *>(to + i * ROWS * 4), columns[i]);
-    }
-}
-
-// How many stretches of columns with a scale of their own a block has.
-template <typename Weights>
-constexpr int PARTS = sizeof(Format<Weights>::Activations::qs) / Format<Weights>::COLUMNS;
-
-// Takes `blocks` blocks of `rows` rows apart. Rows that are missing have scales of zero.
-template <typename Weights>
-void take_apart(const Weights * weights, int64_t stride, int rows, int blocks, Panel & panel) {
-    constexpr int COLUMNS = Format<Weights>::COLUMNS, P = PARTS<Weights>;
-    static const Weights nothing = {};
-    for (int b = 0; b < blocks; ++b) {
-        for (int r = 0; r < ROWS; r += 4) {
-            const Weights * four[4];
-            for (int i = 0; i < 4; ++i) {
-                four[i] = r + i < rows ? &weights[(r + i) * stride + b] : &nothing;
-                float scales[P], minima[P] = {};
-                Format<Weights>::scales(*four[i], scales, minima);
-                for (int p = 0; p < P; ++p) {
-                    panel.scales[b * P + p][r + i] = scales[p];
-                    panel.minima[b * P + p][r + i] = minima[p];
-                }
-            }
-            for (int sixteen = 0; sixteen < P * COLUMNS / 16; ++sixteen) {
-                const auto codes = [&](int i) { return Format<Weights>::codes(*four[i], sixteen); };
-                uint8_t * to = &panel.codes[b * P * COLUMNS / 4 + sixteen * 4][r * 4];
-                transpose(codes(0), codes(1), codes(2), codes(3), to);
-            }
-        }
-    }
-    const Lanes::Bytes bias = Lanes::broadcast(uint8_t{128});
-    for (int part = 0; part < blocks * P; ++part) {
-        for (int g = 0; g < GROUPS; ++g) {
-            Lanes::Partial sum = Lanes::zero();
-            for (int four = 0; four < COLUMNS / 4; ++four) {
-                const uint8_t * codes = &panel.codes[part * COLUMNS / 4 + four][g * Lanes::COUNT * 4];
-                sum = Lanes::multiply_add(sum, bias, Lanes::load(codes));
-            }
-            Lanes::store(&panel.offsets[part][g * Lanes::COUNT], Lanes::subtract(Lanes::ints(0), Lanes::sum(sum)));
-        }
-    }
-}
-
-// Adds to ROWS products of each of T tokens, `stride` apart, or begins them.
-template <int T, typename Weights>
-void multiply_tile(const Panel & panel, int blocks, const typename Format<Weights>::Activations * activations,
-                   int64_t activations_stride, float * products, int64_t stride, bool begin) {
-    constexpr int COLUMNS = Format<Weights>::COLUMNS;
-    for (int b = 0; b < blocks; ++b) {
-        Lanes::Floats results[T * GROUPS];
-        GL_UNROLL
-        for (int i = 0; i < T * GROUPS; ++i) {
-            results[i] = Lanes::floats(0.0f);
-        }
-        for (int within = 0; within < PARTS<Weights>; ++within) {
-            const int part = b * PARTS<Weights> + within;
-            Lanes::Partial sums[T * GROUPS];
-            GL_UNROLL
-            for (int t = 0; t < T; ++t) {
-                GL_UNROLL
-                for (int g = 0; g < GROUPS; ++g) {
-                    sums[t * GROUPS + g] = Lanes::load(&panel.offsets[part][g * Lanes::COUNT]);
-                }
-            }
-            GL_UNROLL
-            for (int four = 0; four < COLUMNS / 4; ++four) {
-                Lanes::Bytes weights[GROUPS];
-                GL_UNROLL
-                for (int g = 0; g < GROUPS; ++g) {
-                    weights[g] = Lanes::load(&panel.codes[part * COLUMNS / 4 + four][g * Lanes::COUNT * 4]);
-                }
-                GL_UNROLL
-                for (int t = 0; t < T; ++t) {
-                    const int8_t * bytes = activations[t * activations_stride + b].qs + within * COLUMNS;
-                    const Lanes::Bytes token = Lanes::broadcast(bytes + four * 4);
-                    GL_UNROLL
-                    for (int g = 0; g < GROUPS; ++g) {
-                        sums[t * GROUPS + g] = Lanes::multiply_add(sums[t * GROUPS + g], token, weights[g]);
-                    }
-                }
-            }
-            GL_UNROLL
-            for (int t = 0; t < T; ++t) {
-                GL_UNROLL
-                for (int g = 0; g < GROUPS; ++g) {
-                    Lanes::Floats & result = results[t * GROUPS + g];
-                    const Lanes::Floats scale = Lanes::load(&panel.scales[part][g * Lanes::COUNT]);
-                    result = Lanes::add(result, Lanes::multiply(Lanes::convert(Lanes::sum(sums[t * GROUPS + g])), scale));
-                    if constexpr (Format<Weights>::MINIMUM && PARTS<Weights> > 1) {
-                        const float sum = sum_of(activations[t * activations_stride + b], within * COLUMNS / 16, COLUMNS / 16);
-                        const Lanes::Floats minimum = Lanes::load(&panel.minima[part][g * Lanes::COUNT]);
-                        result = Lanes::add(result, Lanes::multiply(Lanes::floats(sum), minimum));
-                    }
-                }
-            }
-        }
-        GL_UNROLL
-        for (int t = 0; t < T; ++t) {
-            const auto & block = activations[t * activations_stride + b];
-            const Lanes::Floats scale = Lanes::floats(scale_of(block));
-            GL_UNROLL
-            for (int g = 0; g < GROUPS; ++g) {
-                float * product = products + t * stride + g * Lanes::COUNT;
-                Lanes::Floats total = begin && b == 0 ? Lanes::floats(0.0f) : Lanes::load(product);
-                total = Lanes::add(total, Lanes::multiply(results[t * GROUPS + g], scale));
-                if constexpr (Format<Weights>::MINIMUM && PARTS<Weights> == 1) {
-                    const Lanes::Floats minimum = Lanes::load(&panel.minima[b][g * Lanes::COUNT]);
-                    total = Lanes::add(total, Lanes::multiply(Lanes::floats(sum_of(block)), minimum));
-                }
-                Lanes::store(product, total);
-            }
-        }
-    }
-}
-
-template <typename Weights> using MultiplyTile = decltype(&multiply_tile<1, Weights>);
-
-// The function for `tokens` of a tile, 1 to TILE.
-template <typename Weights, int T = TILE> MultiplyTile<Weights> multiply_tile_of(int64_t tokens) {
-    if constexpr (T > 1) {
-        return tokens == T ? multiply_tile<T, Weights> : multiply_tile_of<Weights, T - 1>(tokens);
-    }
-    return multiply_tile<1, Weights>;
-}
-
-struct Sizes {
-    int64_t rows, tokens, blocks;
-    int64_t weights_stride, activations_stride, products_stride; // of a row or token: in blocks, blocks and floats
-};
-
-template <typename Activations>
-void add_128(Activations * activations, const Sizes & sizes, const ggml_compute_params * params) {
-    for (int64_t token = params->ith; token < sizes.tokens; token += params->nth) {
-        for (int64_t b = 0; b < sizes.blocks; ++b) {
-            for (int8_t & byte : activations[token * sizes.activations_stride + b].qs) {
-                byte ^= -128;
-            }
-        }
-    }
-}
-
-template <typename Weights>
-void multiply(const ggml_compute_params * params, const Sizes & sizes, const Weights * weights,
-              typename Format<Weights>::Activations * activations, float * products) {
-    constexpr int BLOCKS = STRETCH / PARTS<Weights>; // of a row in a panel
-    add_128(activations, sizes, params);
-    ggml_barrier(params->threadpool);
-    const int64_t panels = (sizes.rows + ROWS - 1) / ROWS;
-    // Tokens are shared out, too, where there are so few panels that threads would wait for each other.
-    const int64_t parts = std::clamp<int64_t>(4 * params->nth / panels, 1, std::max<int64_t>(sizes.tokens / 64, 1));
-    Panel panel;
-    for (int64_t item = params->ith; item < panels * parts; item += params->nth) {
-        const int64_t row = item % panels * ROWS, part = item / panels;
-        const int64_t first = sizes.tokens * part / parts, last = sizes.tokens * (part + 1) / parts;
-        const int rows = static_cast<int>(std::min<int64_t>(ROWS, sizes.rows - row));
-        for (int64_t begin = 0; begin < sizes.blocks; begin += BLOCKS) {
-            const int blocks = static_cast<int>(std::min<int64_t>(BLOCKS, sizes.blocks - begin));
-            take_apart(weights + row * sizes.weights_stride + begin, sizes.weights_stride, rows, blocks, panel);
-            for (int64_t token = first; token < last; token += TILE) {
-                const int64_t now = std::min<int64_t>(TILE, last - token);
-                const auto * of_tile = activations + token * sizes.activations_stride + begin;
-                float * to = products + token * sizes.products_stride + row;
-                const auto function = multiply_tile_of<Weights>(now);
-                if (rows == ROWS) {
-                    function(panel, blocks, of_tile, sizes.activations_stride, to, sizes.products_stride, begin == 0);
-                    continue;
-                }
-                float whole[TILE * ROWS] = {};
-                for (int64_t t = 0; t < now && begin > 0; ++t) {
-                    std::copy_n(to + t * sizes.products_stride, rows, whole + t * ROWS);
-                }
-                function(panel, blocks, of_tile, sizes.activations_stride, whole, ROWS, begin == 0);
-                for (int64_t t = 0; t < now; ++t) {
-                    std::copy_n(whole + t * ROWS, rows, to + t * sizes.products_stride);
-                }
-            }
-        }
-    }
-}
-
-// Whether it was a product for this file.
-bool multiplied(const ggml_compute_params * params, const Sizes & sizes, const void * weights, void * activations,
-                float * products, int weights_type, int activations_type) {
+// Whether it was a product for panel.h.
+bool multiplied(const ggml_compute_params * params, const Sizes & sizes, const void * weights, int64_t stride,
+                void * activations, float * products, int weights_type, int activations_type) {
     const auto of = [&](auto * stored, ggml_type expected) {
-        using Weights = std::remove_const_t<std::remove_pointer_t<decltype(stored)>>;
+        using Block = std::remove_const_t<std::remove_pointer_t<decltype(stored)>>;
         if (activations_type != expected) {
             return false;
         }
-        multiply(params, sizes, stored, static_cast<typename Format<Weights>::Activations *>(activations), products);
+        auto * quantised = static_cast<typename Format<Block>::Activations *>(activations);
+        multiply(params, sizes, Rows<Block>{stored, stride}, quantised, products);
         return true;
     };
     switch (weights_type) {
@@ -263,11 +54,62 @@ bool multiplied(const ggml_compute_params * params, const Sizes & sizes, const v
     }
 }
 
+// A matrix in one of ggml's repacked forms.
+template <typename Eight> struct EightRows {
+    using Block = RowOf<Eight>;
+    const Eight * first;
+    int64_t stride; // of eight rows, in blocks
+
+    Block block(int64_t row, int64_t b) const { return {first[row / 8 * stride + b], row % 8}; }
+};
+
+// The product of a node whose weights were repacked.
+template <typename Eight>
+void multiply_repacked(const ggml_compute_params * params, const ggml_tensor * node, ggml_type quantised_type) {
+    using Activations = typename Format<RowOf<Eight>>::Activations;
+    const ggml_tensor *weights = node->src[0], *inputs = node->src[1];
+    const int64_t columns = weights->ne[0], tokens = inputs->ne[1];
+    const int64_t blocks = columns / ggml_blck_size(quantised_type);
+    const auto quantise = ggml_get_type_traits_cpu(quantised_type)->from_float;
+    for (int64_t plane = 0; plane < inputs->ne[2]; ++plane) {
+        auto * quantised = static_cast<Activations *>(params->wdata) + plane * tokens * blocks;
+        const char * of_plane = static_cast<const char *>(inputs->data) + plane * inputs->nb[2];
+        for (int64_t token = params->ith; token < tokens; token += params->nth) {
+            const auto * input = reinterpret_cast<const float *>(of_plane + token * inputs->nb[1]);
+            quantise(input, quantised + token * blocks, columns);
+        }
+        char * products = static_cast<char *>(node->data) + plane * node->nb[2];
+        const Sizes sizes = {weights->ne[1], tokens, blocks, blocks, static_cast<int64_t>(node->nb[1] / sizeof(float))};
+        multiply(params, sizes, EightRows<Eight>{static_cast<const Eight *>(weights->data), blocks}, quantised,
+                 reinterpret_cast<float *>(products));
+    }
+}
+
+// Whether a node was a product with repacked weights for panel.h.
+bool multiplied_repacked(const ggml_compute_params * params, const ggml_tensor * node) {
+#if defined(GGML_USE_CPU_REPACK)
+    if (node->op != GGML_OP_MUL_MAT || !node->src[0]->extra || node->src[1]->type != GGML_TYPE_F32 || params->use_ref ||
+        !takes(node->src[0]->type, node->src[1]->ne[1]) || node->src[1]->ne[3] != 1 ||
+        node->src[0]->buffer->buft != ggml_backend_cpu_repack_buffer_type()) {
+        return false;
+    }
+    switch (node->src[0]->type) {
+        case GGML_TYPE_Q4_0:   return multiply_repacked<block_q4_0x8>(params, node, GGML_TYPE_Q8_0), true;
+        case GGML_TYPE_IQ4_NL: return multiply_repacked<block_iq4_nlx8>(params, node, GGML_TYPE_Q8_0), true;
+        case GGML_TYPE_Q4_K:   return multiply_repacked<block_q4_Kx8>(params, node, GGML_TYPE_Q8_K), true;
+        default:               return false;
+    }
+#else
+    (void) params, (void) node;
+    return false;
+#endif
+}
+
 } // namespace prompt
 
 #endif
 
-// What ggml calls first for each product of two matrices, of `blocks` blocks a row: products[token][row], strides in blocks of each
+// What ggml calls for each product of two matrices, of `blocks` blocks a row: products[token][row], strides in blocks of each
 // type. It computes the product itself where this answers false.
 extern "C" bool llamafile_sgemm(const ggml_compute_params * params, int64_t rows, int64_t tokens, int64_t blocks,
                                 const void * weights, int64_t weights_stride, const void * activations,
@@ -277,13 +119,24 @@ extern "C" bool llamafile_sgemm(const ggml_compute_params * params, int64_t rows
     // Of activations elsewhere somebody else may be the owner.
     const char *memory = static_cast<const char *>(params->wdata), *bytes = static_cast<const char *>(activations);
     const bool ours = memory && bytes >= memory && bytes < memory + params->wsize;
-    const prompt::Sizes sizes = {rows, tokens, blocks, weights_stride, activations_stride, products_stride};
+    const prompt::Sizes sizes = {rows, tokens, blocks, activations_stride, products_stride};
     if (ours && prompt::takes(static_cast<ggml_type>(weights_type), tokens) && products_type == GGML_TYPE_F32 &&
-        prompt::multiplied(params, sizes, weights, const_cast<void *>(activations), static_cast<float *>(products),
-                           weights_type, activations_type)) {
+        prompt::multiplied(params, sizes, weights, weights_stride, const_cast<void *>(activations),
+                           static_cast<float *>(products), weights_type, activations_type)) {
         return true;
     }
 #endif
     return ggml_llamafile_sgemm(params, rows, tokens, blocks, weights, weights_stride, activations, activations_stride,
                                 products, products_stride, weights_type, activations_type, products_type);
+}
+
+// What ggml calls for each node, before it computes it itself where this answers false: types of buffers with kernels of their own,
+// the repacked ones among them.
+extern "C" bool ggml_cpu_extra_compute_forward(ggml_compute_params * params, ggml_tensor * node) {
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+    if (prompt::multiplied_repacked(params, node)) {
+        return true;
+    }
+#endif
+    return ggml_cpu_extra_compute_forward_own(params, node);
 }

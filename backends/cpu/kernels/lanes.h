@@ -10,8 +10,8 @@
 //   Partial          running sums of products, in whatever form the instructions give
 //   Ints, Floats     COUNT sums
 //   Digits           with GL_DENSE: the table look-ups of dense.h
-// and the functions on them that `prompt.cpp` here and, in `backends/bitnet/kernels`, `product.h`, `six_bit.h` and `dense.h` are
-// written with. Activations are within -127..127.
+// and the functions on them that `panel.h` here and, in `backends/bitnet/kernels`, `product.h`, `six_bit.h` and `dense.h` are
+// written with. Activations are within -127..127; in `panel.h`, which needs VNNI, they are the unsigned bytes and weights the signed.
 #pragma once
 
 #include <cstddef>

@@ -7,7 +7,7 @@
 
 extern "C" bool ggml_compute_forward_mul_mat_tiled(const ggml_compute_params * params, ggml_tensor * dst) {
     const ggml_tensor *weights = dst->src[0], *activations = dst->src[1];
-    // Repacked weights are neither's. Activations in another type are not quantised, and prompt.cpp would not be asked.
+    // Weights in other buffers' forms do not come here. Activations that come quantised are not ours to change.
     const bool ours = !weights->extra && !params->use_ref && activations->type == GGML_TYPE_F32 &&
                       prompt::takes(weights->type, activations->ne[1]);
     return !ours && ggml_compute_forward_mul_mat_own(params, dst);

@@ -49,4 +49,12 @@ pub enum GrammarEngineError {
         /// What it said.
         message: String,
     },
+    /// The engine took it and cannot go on with it; its own words.
+    #[error("{engine} gave up in the middle of the text, the grammar asks too much of it: {message}")]
+    GaveUp {
+        /// Which engine, e.g. `llguidance`.
+        engine: &'static str,
+        /// What it said.
+        message: String,
+    },
 }

@@ -22,8 +22,8 @@ pub struct Constraint {
 impl Constraint {
     /// Holds the model of `tokenizer` to `grammar`, from the first token on.
     ///
-    /// Grammars run on llguidance, and those that it would not read as they are meant (rules in GBNF that use themselves, or
-    /// name tokens) or that are too large for it on llama.cpp's engine, for which a mask takes milliseconds.
+    /// Grammars run on llguidance, and on llama.cpp's engine, for which a mask takes milliseconds, those that llguidance would
+    /// not read as they are meant (rules in GBNF that use themselves, or name tokens) or finds too large.
     ///
     /// # Errors
     ///

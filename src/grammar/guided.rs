@@ -13,10 +13,17 @@ use crate::{
     tokenizer::Guide,
 };
 
+const ENGINE: &str = "llguidance";
+/// Tokens after which the engine's fuel is filled up.
+const TOKENS_OF_A_TANK: u32 = 64;
+
 /// A grammar that follows a text.
 pub(super) struct Guided {
     guide: Arc<Guide>,
     matcher: Matcher,
+    /// Tokens since the last mask. What llguidance may spend on deriving states is filled up by masks alone, and a model that
+    /// needs none, because it keeps to the grammar by itself, would come to the end of it in a long text.
+    since_mask: u32,
 }
 
 impl Guided {
@@ -34,7 +41,7 @@ impl Guided {
             reader.join().map_err(|_| refused("it panicked".to_owned()))
         })?;
         match matcher.get_error() {
-            None => Ok(Self { guide, matcher }),
+            None => Ok(Self { guide, matcher, since_mask: 0 }),
             Some(message) => Err(refused(message)),
         }
     }
@@ -54,6 +61,7 @@ impl GrammarMatcher for Guided {
     }
 
     fn mask(&mut self, logits: &mut [f32]) -> usize {
+        self.since_mask = 0;
         let allowed = match logits.len() == self.guide.n_tokens() {
             true => self.matcher.compute_mask_or_eos().ok(),
             false => None,
@@ -75,8 +83,18 @@ impl GrammarMatcher for Guided {
     }
 
     fn accept(&mut self, token: Token) -> Result<(), GrammarMismatch> {
+        if self.since_mask == TOKENS_OF_A_TANK {
+            self.since_mask = 0;
+            // That nothing fits is told by the next question.
+            let _ = self.matcher.compute_mask_or_eos();
+        }
+        self.since_mask += 1;
         if !self.allows(token) {
             return Err(GrammarMismatch(token));
+        }
+        // Where nothing can follow, it has come to its end by itself.
+        if self.guide.ends(token) && self.matcher.is_stopped() {
+            return Ok(());
         }
         self.matcher.consume_token(token).map_err(|_| GrammarMismatch(token))
     }
@@ -84,7 +102,8 @@ impl GrammarMatcher for Guided {
     fn failure(&self) -> Option<GrammarEngineError> {
         // That no token fits is no failure of the engine's.
         let nothing_fits = StopReason::NoExtensionBias.to_string();
-        self.matcher.get_error().filter(|message| !message.contains(&nothing_fits)).map(refused)
+        let message = self.matcher.get_error().filter(|message| !message.contains(&nothing_fits))?;
+        Some(GrammarEngineError::GaveUp { engine: ENGINE, message: first_line(&message) })
     }
 }
 
@@ -95,7 +114,12 @@ impl fmt::Debug for Guided {
 }
 
 fn refused(message: String) -> GrammarEngineError {
-    GrammarEngineError::Refused { engine: "llguidance", message }
+    GrammarEngineError::Refused { engine: ENGINE, message: first_line(&message) }
+}
+
+/// Behind it comes what only its developers read.
+fn first_line(message: &str) -> String {
+    message.lines().next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -117,7 +141,8 @@ mod tests {
     }
 
     fn guided(tokenizer: &Tokenizer, grammar: &Grammar) -> Guided {
-        Guided::new(tokenizer.guide().unwrap(), &grammar.to_lark().unwrap()).unwrap()
+        let lark = grammar.to_lark().unwrap_or_else(|| panic!("not in Lark:\n{}", grammar.as_gbnf()));
+        Guided::new(tokenizer.guide().unwrap(), &lark).unwrap()
     }
 
     fn of_llama_cpp(tokenizer: &Tokenizer, grammar: &Grammar) -> WholeCharacters {
@@ -167,6 +192,26 @@ mod tests {
         assert!(ends > 0, "no text came to its end:\n{}", grammar.as_gbnf());
     }
 
+    /// Writes `text`, which ends what `grammar` allows, and compares with llama.cpp's engine at each step what may come next.
+    fn both_allow_the_same_along(grammar: &Grammar, text: &str) {
+        let tokenizer = tokenizer();
+        let (mut ours, mut theirs) = (guided(&tokenizer, grammar), of_llama_cpp(&tokenizer, grammar));
+        let mut rest = text.as_bytes();
+        while !rest.is_empty() {
+            let tokens = allowed(&tokenizer, &mut ours);
+            let written = &text[..text.len() - rest.len()];
+            assert_eq!(tokens, allowed(&tokenizer, &mut theirs), "after `{written}` of\n{}", grammar.as_gbnf());
+            let piece = |&token: &Token| tokenizer.piece(token, false).unwrap();
+            let fits = tokens.iter().filter(|token| !piece(token).is_empty() && rest.starts_with(&piece(token)));
+            let token =
+                *fits.max_by_key(|token| piece(token).len()).unwrap_or_else(|| panic!("stuck after `{written}`"));
+            ours.accept(token).unwrap();
+            theirs.accept(token).unwrap();
+            rest = &rest[piece(&token).len()..];
+        }
+        assert!(ours.may_end(), "`{text}`");
+    }
+
     #[test]
     fn rules_mean_what_they_mean_to_llama_cpp() {
         for gbnf in [
@@ -175,6 +220,12 @@ mod tests {
                x ::= [\x41-\u0043\]\\-] | "th" "e"?"#,
             r#"root ::= [à-ÿ]{1,2} .{1,2} "🦙"? [^\U0001F000-\U0001FFFF]"#,
             r#"root ::= "\n" [ \t]* ("\"" | [\r\n] [^\n])?"#,
+            r#"root ::= "ab" "cd" "" | "abcd" x{0,0} "e"{0}
+               x ::= "x"
+               y ::= "(" y? ")""#,
+            r#"x ::= "a"
+               root ::= x "b"
+               x ::= "c" | "th" | "1""#,
             r#"root ::= (a | b){2} | a{2}{0,1} "!"
                a ::= "1" | "12"
                b ::= "123" | [0-9] [0-9]"#,
@@ -192,8 +243,27 @@ mod tests {
         let tree = json!({ "type": "object", "properties": {
             "v": { "enum": [1, 12, "x"] }, "l": { "$ref": "#" }, "r": { "$ref": "#" } },
             "additionalProperties": false });
-        both_allow_the_same(&Grammar::json_schema(&person).unwrap());
-        both_allow_the_same(&Grammar::json_schema(&tree).unwrap());
+        // A leaf is told from a node only by what comes behind what both begin with.
+        let leaf_or_node = json!({ "$ref": "#/$defs/n", "$defs": { "n": { "anyOf": [
+            { "type": "object", "properties": { "v": { "type": "integer", "maximum": 20 } }, "required": ["v"] },
+            { "type": "object", "properties": { "v": { "type": "boolean" }, "n": { "$ref": "#/$defs/n" } }, "required": ["n"] },
+            { "type": "array", "items": { "$ref": "#/$defs/n" }, "maxItems": 1 },
+            { "const": { "v": [1, { "v": 2 }], "x": "1" } }] } } });
+        let anything_in_it = json!({ "type": "object", "properties": {
+            "t": { "enum": ["o", "of", { "t": 1 }] }, "a": {}, "p": { "type": "string", "pattern": "^[,{]{0,2}$" },
+            "m": { "type": "object", "additionalProperties": { "type": "integer" } } }, "required": ["t"] });
+        for (schema, text) in [
+            (person, r#"{"name": "the", "age": 12, "friends": [7, "of"]}"#),
+            (tree, r#"{ "v": 12, "l": {"r": {}}, "r": {"v": 1}}"#),
+            (leaf_or_node.clone(), r#"{"v": true, "n": [{"v": 12}]}"#),
+            (leaf_or_node, r#"{"n": {"v":[1,{"v":2}],"x":"1"} }"#),
+            (anything_in_it.clone(), r#"{"t": {"t":1}, "a": [{"t": -1.5e3}, null, "t\"", []], "p": ",{"}"#),
+            (anything_in_it, r#"{"t": "of", "a": {}, "m": {"the": 0, ":": 1}}"#),
+        ] {
+            let grammar = Grammar::json_schema(&schema).unwrap();
+            both_allow_the_same(&grammar);
+            both_allow_the_same_along(&grammar, text);
+        }
         both_allow_the_same(&Grammar::json());
     }
 
@@ -231,6 +301,34 @@ mod tests {
         assert_eq!(digits.mask(&mut logits), left - 1);
         assert_eq!(digits.mask(&mut [0.0; 3]), 0);
         assert_eq!(digits.failure(), None);
+    }
+
+    #[test]
+    fn the_end_is_accepted_where_it_is_allowed() {
+        let tokenizer = tokenizer();
+        let text = |text: &str| {
+            (0..tokenizer.n_tokens()).find(|&token| tokenizer.piece(token, false).unwrap() == text.as_bytes()).unwrap()
+        };
+        let end = (0..tokenizer.n_tokens()).find(|&token| tokenizer.is_end_of_generation(token)).unwrap();
+        for (gbnf, may_end) in [("root ::= \"7\"", true), ("root ::= \"7\" \"o\"?", true), ("root ::= \"7o\"", false)] {
+            let mut matcher = guided(&tokenizer, &Grammar::gbnf(gbnf).unwrap());
+            assert_eq!(matcher.accept(end), Err(GrammarMismatch(end)));
+            matcher.accept(text("7")).unwrap();
+            assert_eq!((matcher.allows(end), matcher.accept(end).is_ok()), (may_end, may_end), "{gbnf}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_needs_no_mask_may_be_long() {
+        let tokenizer = tokenizer();
+        let letter = (0..tokenizer.n_tokens()).find(|&token| tokenizer.piece(token, false).unwrap() == b"o").unwrap();
+        // A state for each letter, which is derived when it comes.
+        let mut matcher =
+            guided(&tokenizer, &Grammar::gbnf("root ::= (([a-z]{1,40} | [m-z]{3,60}) \"o\"){1,300}").unwrap());
+        for place in 0..12_000 {
+            assert!(matcher.allows(letter), "letter {place}: {:?}", matcher.failure());
+            matcher.accept(letter).unwrap();
+        }
     }
 
     #[test]

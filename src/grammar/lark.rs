@@ -2,7 +2,10 @@
 
 use std::{fmt::Write, ops::RangeInclusive};
 
-use super::gbnf::{Item, Rules, Symbol};
+use super::{
+    gbnf::{Item, Rules, Symbol},
+    tokens::{Piece, Tokens},
+};
 
 /// Most rules within each other: llguidance reads them by recursion.
 const DEEPEST: usize = 4000;
@@ -19,16 +22,20 @@ impl Lark {
     ///
     /// Lark has two kinds of rules. Terminals are regular expressions, which are followed exactly. The others are made of
     /// terminals, and there the longest terminal wins that fits: a text that could be read otherwise may be refused. So what
-    /// is regular becomes one terminal. What uses itself cannot; there the border between a terminal and what follows it must be
-    /// plain, as it is in JSON, for which `plain_borders` vouches.
-    pub(super) fn new(rules: &Rules, plain_borders: bool) -> Option<Self> {
-        let irregular = rules.irregular();
+    /// is regular becomes one terminal. What uses itself cannot, and is said in Lark only if it `is_json`, which can be cut
+    /// into [`Tokens`].
+    pub(super) fn new(rules: &Rules, is_json: bool) -> Option<Self> {
         let depth = rules.depth();
-        if rules.names_tokens() || (irregular[rules.root()] && !plain_borders) || depth > DEEPEST {
+        if rules.names_tokens() || depth > DEEPEST {
             return None;
         }
-        let mut writer = Writer { irregular, rules: String::new(), terminals: String::new(), n_joined: 0 };
-        for rule in 0..rules.len() {
+        let tokens = match rules.in_order().contains(&rules.root()) {
+            true => None,
+            false if is_json => Some(Tokens::new(rules)?),
+            false => return None,
+        };
+        let mut writer = Writer { tokens, rules: String::new(), terminals: String::new(), n_joined: 0 };
+        for rule in rules.reachable() {
             writer.rule(rule, rules.alternatives(rule));
         }
         let start = writer.name(rules.root());
@@ -39,8 +46,8 @@ impl Lark {
 }
 
 struct Writer {
-    /// The rules that cannot be terminals.
-    irregular: Vec<bool>,
+    /// Of rules that cannot be one terminal.
+    tokens: Option<Tokens>,
     rules: String,
     terminals: String,
     /// Terminals that are no rules of the grammar.
@@ -48,59 +55,75 @@ struct Writer {
 }
 
 impl Writer {
+    fn is_terminal(&self, rule: usize) -> bool {
+        !self.tokens.as_ref().is_some_and(|tokens| tokens.hold(rule))
+    }
+
     /// Lark tells terminals from rules by their case.
     fn name(&self, rule: usize) -> String {
-        format!("{}{rule}", if self.irregular[rule] { 'r' } else { 'R' })
+        format!("{}{rule}", if self.is_terminal(rule) { 'R' } else { 'r' })
     }
 
     fn rule(&mut self, rule: usize, alternatives: &[Vec<Item>]) {
         let name = self.name(rule);
-        let irregular = self.irregular[rule];
-        let bodies = alternatives.iter().map(|items| if irregular { self.parts(items) } else { self.terminal(items) });
+        let is_terminal = self.is_terminal(rule);
+        let bodies =
+            alternatives.iter().map(|items| if is_terminal { self.terminal(items) } else { self.sequence(items) });
         let line = format!("{name}: {}\n", bodies.collect::<Vec<_>>().join(" | "));
-        if irregular { self.rules += &line } else { self.terminals += &line }
+        if is_terminal { self.terminals += &line } else { self.rules += &line }
     }
 
-    /// A sequence in which rules stand: what is between them becomes one terminal each.
-    fn parts(&mut self, items: &[Item]) -> String {
-        let is_rule = |item: &Item| matches!(item.symbol, Symbol::Rule(rule) if self.irregular[rule]);
-        let runs: Vec<(bool, &[Item])> =
-            items.chunk_by(|a, b| !is_rule(a) && !is_rule(b)).map(|run| (is_rule(&run[0]), run)).collect();
-        let mut parts = Vec::with_capacity(runs.len());
-        for (is_rule, run) in runs {
-            if is_rule {
-                parts.push(self.terminal(run));
-            } else {
+    /// Tokens and rules, of which each token becomes a terminal.
+    fn sequence(&mut self, items: &[Item]) -> String {
+        let pieces = self.tokens.as_ref().map(|tokens| tokens.pieces(items)).unwrap_or_default();
+        let parts = pieces.into_iter().map(|piece| match piece {
+            Piece::Rule(item) => self.item(item),
+            Piece::Token(items) => {
                 self.n_joined += 1;
-                let body = self.terminal(run);
+                let body = self.terminal(&items);
                 let _ = writeln!(self.terminals, "J{}: {body}", self.n_joined);
-                parts.push(format!("J{}", self.n_joined));
-            }
-        }
-        if parts.is_empty() { "\"\"".to_owned() } else { parts.join(" ") }
-    }
-
-    fn terminal(&self, items: &[Item]) -> String {
-        if items.is_empty() {
-            return "\"\"".to_owned();
-        }
-        let parts = items.iter().map(|item| {
-            let symbol = match &item.symbol {
-                Symbol::Rule(rule) => self.name(*rule),
-                Symbol::Literal(text) => literal(text),
-                Symbol::Class { ranges, negated } => class(ranges, *negated),
-                // `Lark::new` takes no grammar with any.
-                Symbol::Token => NOTHING.to_owned(),
-            };
-            match (item.least, item.most) {
-                (1, Some(1)) => symbol,
-                (0, None) => symbol + "*",
-                (least, None) => format!("{symbol}{{{least},}}"),
-                (least, Some(most)) => format!("{symbol}{{{least},{most}}}"),
+                format!("J{}", self.n_joined)
             }
         });
-        parts.collect::<Vec<_>>().join(" ")
+        some_or_nothing(parts.collect())
     }
+
+    /// What nothing stands between becomes one literal: llguidance fails where one alternative is `"ab" "cd"` and another `"abcd"`.
+    fn terminal(&self, items: &[Item]) -> String {
+        let mut parts = Vec::with_capacity(items.len());
+        let mut text = Vec::new();
+        for item in items.iter().filter(|item| item.most != Some(0)) {
+            match &item.symbol {
+                Symbol::Literal(further) if item.is_once() => text.extend(further),
+                _ => {
+                    parts.extend((!text.is_empty()).then(|| literal(&std::mem::take(&mut text))));
+                    parts.push(self.item(item));
+                }
+            }
+        }
+        parts.extend((!text.is_empty()).then(|| literal(&text)));
+        some_or_nothing(parts)
+    }
+
+    fn item(&self, item: &Item) -> String {
+        let symbol = match &item.symbol {
+            Symbol::Rule(rule) => self.name(*rule),
+            Symbol::Literal(text) => literal(text),
+            Symbol::Class { ranges, negated } => class(ranges, *negated),
+            // `Lark::new` takes no grammar with any.
+            Symbol::Token => NOTHING.to_owned(),
+        };
+        match (item.least, item.most) {
+            (1, Some(1)) => symbol,
+            (0, None) => symbol + "*",
+            (least, None) => format!("{symbol}{{{least},}}"),
+            (least, Some(most)) => format!("{symbol}{{{least},{most}}}"),
+        }
+    }
+}
+
+fn some_or_nothing(parts: Vec<String>) -> String {
+    if parts.is_empty() { "\"\"".to_owned() } else { parts.join(" ") }
 }
 
 /// A text, as a regular expression: what is no character fits nothing.

@@ -26,8 +26,12 @@ mod notation;
 mod number;
 mod regex;
 mod schema;
+mod tokens;
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 use schemars::JsonSchema;
 use serde_json::Value;
@@ -38,11 +42,11 @@ pub use regex::RegexError;
 pub use schema::SchemaError;
 
 /// What a model is allowed to write: rules in GBNF, which begin at `root`, and which some finite text fits.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub struct Grammar {
     gbnf: String,
-    /// Whether, where a rule uses itself, the next character tells it from what comes before and behind it.
-    plain_borders: bool,
+    /// Whether the rules are those of a JSON schema, whose tokens are known; the same rules by another hand mean the same.
+    is_json: bool,
 }
 
 impl Grammar {
@@ -54,12 +58,12 @@ impl Grammar {
     pub fn gbnf(text: impl Into<String>) -> Result<Self, GrammarError> {
         let gbnf = text.into();
         gbnf::parse(&gbnf)?;
-        Ok(Self { gbnf, plain_borders: false })
+        Ok(Self { gbnf, is_json: false })
     }
 
     /// Any JSON value that is an object or an array.
     pub fn json() -> Self {
-        Self { gbnf: schema::any_json(), plain_borders: true }
+        Self { gbnf: schema::any_json(), is_json: true }
     }
 
     /// JSON that a schema accepts. Objects have the properties that it names, in its order.
@@ -68,7 +72,7 @@ impl Grammar {
     ///
     /// [`SchemaError`], with a JSON pointer to what is wrong, or cannot be kept.
     pub fn json_schema(schema: &Value) -> Result<Self, SchemaError> {
-        Ok(Self { gbnf: schema::grammar_of(schema)?, plain_borders: true })
+        Ok(Self { gbnf: schema::grammar_of(schema)?, is_json: true })
     }
 
     /// JSON that a `T` is read from.
@@ -86,7 +90,7 @@ impl Grammar {
     ///
     /// [`RegexError`].
     pub fn regex(pattern: &str) -> Result<Self, RegexError> {
-        Ok(Self { gbnf: regex::grammar_of(pattern)?, plain_borders: false })
+        Ok(Self { gbnf: regex::grammar_of(pattern)?, is_json: false })
     }
 
     /// The rules, in GBNF.
@@ -96,7 +100,21 @@ impl Grammar {
 
     /// The rules in Lark, if they can be said in it.
     fn to_lark(&self) -> Option<lark::Lark> {
-        lark::Lark::new(&gbnf::parse(&self.gbnf).ok()?, self.plain_borders)
+        lark::Lark::new(&gbnf::parse(&self.gbnf).ok()?, self.is_json)
+    }
+}
+
+impl PartialEq for Grammar {
+    fn eq(&self, other: &Self) -> bool {
+        self.gbnf == other.gbnf
+    }
+}
+
+impl Eq for Grammar {}
+
+impl Hash for Grammar {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.gbnf.hash(state);
     }
 }
 

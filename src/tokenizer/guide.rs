@@ -12,8 +12,14 @@ use llguidance::{
 use super::Tokenizer;
 use crate::backend::{GrammarEngineError, Token};
 
-/// Longest text of a token, in bytes: llguidance's tree counts in ten bits how many branches end at a byte. What longer ones write, shorter ones can.
+/// Longest text of a token that a grammar may use, in bytes: llguidance's tree has ten bits for the depth of a branch. What
+/// longer ones write, shorter ones can.
 const LONGEST: usize = 255;
+/// States of regular expressions that may be derived for a mask, or for a few dozen tokens without one. Its measure is
+/// llguidance's "fuel", of which 14,000 are spent in a millisecond: what would take longer than a second is given up.
+const FUEL: u64 = 14_000_000;
+/// States that a grammar may come to have, of one to two kilobytes each.
+const MOST_STATES: usize = 100_000;
 
 /// A vocabulary as llguidance reads it: a tree of what its tokens write.
 pub(crate) struct Guide {
@@ -54,7 +60,10 @@ impl Guide {
         let mut parsers = parsers
             .map_err(|error| GrammarEngineError::Refused { engine: "llguidance", message: error.to_string() })?;
         parsers.quiet();
-        parsers.limits_mut().verbose_errors = false;
+        let limits = parsers.limits_mut();
+        limits.verbose_errors = false;
+        limits.step_lexer_fuel = FUEL;
+        limits.max_lexer_states = MOST_STATES;
         Ok(Self { parsers, ends, writes: words.iter().map(|word| !word.is_empty()).collect() })
     }
 

@@ -29,7 +29,9 @@ impl<'a> Reader<'a> {
         while self.rest.peek().is_some() {
             let (place, name) = self.name("the name of a rule")?;
             let rule = self.rule(name, place);
+            // To llama.cpp the last definition of a rule is the one that counts.
             self.rules[rule].defined = true;
+            self.rules[rule].alternatives.clear();
             self.skip_space(false);
             for sign in [':', ':', '='] {
                 self.expect(sign, "`::=`")?;
@@ -121,7 +123,7 @@ impl<'a> Reader<'a> {
                     let expected = "something to repeat";
                     let last = items.pop().ok_or((place, GrammarDefect::Unexpected { found: c, expected }))?;
                     let symbol = match last {
-                        Item { symbol, least: 1, most: Some(1) } => symbol,
+                        last if last.is_once() => last.symbol,
                         repeated => Symbol::Rule(self.group(rule, place, vec![vec![repeated]])),
                     };
                     items.push(Item { symbol, least, most });

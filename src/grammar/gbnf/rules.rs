@@ -46,8 +46,13 @@ pub(in crate::grammar) enum Symbol {
 
 impl Item {
     /// What stands there once.
-    pub(super) fn once(symbol: Symbol) -> Self {
+    pub(in crate::grammar) fn once(symbol: Symbol) -> Self {
         Self { symbol, least: 1, most: Some(1) }
+    }
+
+    /// Whether it stands there once.
+    pub(in crate::grammar) fn is_once(&self) -> bool {
+        self.least == 1 && self.most == Some(1)
     }
 
     /// Whether it may be missing.
@@ -95,7 +100,7 @@ impl Rules {
     /// Most rules that lead from one to the next, at most.
     pub(in crate::grammar) fn depth(&self) -> usize {
         let mut depth = vec![0_usize; self.rules.len()];
-        let in_order = in_order(&self.uses());
+        let in_order = self.in_order();
         for &rule in &in_order {
             let deepest = self.rules[rule].uses().map(|used| depth[used]).max().unwrap_or(0);
             depth[rule] = deepest + 1;
@@ -104,11 +109,23 @@ impl Rules {
         self.rules.len() - in_order.len() + depth.into_iter().max().unwrap_or(0)
     }
 
-    /// Which rules no regular expression can stand for: those that use themselves, and those that use such rules.
-    pub(in crate::grammar) fn irregular(&self) -> Vec<bool> {
-        let mut irregular = vec![true; self.rules.len()];
-        in_order(&self.uses()).into_iter().for_each(|rule| irregular[rule] = false);
-        irregular
+    /// The rules that regular expressions can stand for, each behind all that it uses: not those that use themselves, or use
+    /// such rules.
+    pub(in crate::grammar) fn in_order(&self) -> Vec<usize> {
+        in_order(&self.uses())
+    }
+
+    /// The rules that a text may come by, with the one that it begins with as the first.
+    pub(in crate::grammar) fn reachable(&self) -> Vec<usize> {
+        let mut seen = vec![false; self.rules.len()];
+        seen[self.root] = true;
+        let mut reachable = vec![self.root];
+        let mut next = 0;
+        while let Some(&index) = reachable.get(next) {
+            next += 1;
+            reachable.extend(self.rules[index].uses().filter(|&used| !std::mem::replace(&mut seen[used], true)));
+        }
+        reachable
     }
 
     /// Whether every rule that is used is defined, and some finite text fits it without beginning with itself.
@@ -117,19 +134,9 @@ impl Rules {
             return Err((rule.place, GrammarDefect::Undefined(rule.name.clone())));
         }
         let finite = self.fixpoint(|item, finite| item.is_optional() || item.rule().is_none_or(|rule| finite[rule]));
-        let mut reachable = vec![self.root];
-        let mut seen = vec![false; self.rules.len()];
-        seen[self.root] = true;
-        while let Some(index) = reachable.pop() {
+        if let Some(index) = self.reachable().into_iter().find(|&index| !finite[index]) {
             let rule = &self.rules[index];
-            if !finite[index] {
-                return Err((rule.place, GrammarDefect::Endless(rule.name.clone())));
-            }
-            for used in rule.uses() {
-                if !std::mem::replace(&mut seen[used], true) {
-                    reachable.push(used);
-                }
-            }
+            return Err((rule.place, GrammarDefect::Endless(rule.name.clone())));
         }
         let empty = self.fixpoint(|item, empty| item.is_optional() || item.rule().is_some_and(|rule| empty[rule]));
         self.check_beginnings(&empty)

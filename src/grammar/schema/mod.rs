@@ -268,8 +268,8 @@ impl<'a> Writer<'a> {
         let object = self.rules.add("any-object", format!("\"{{\" {space} {map} {space} \"}}\""));
         let array = format!("\"[\" {space} ({rule} (\",\" {space} {rule})*)? {space} \"]\"");
         let array = self.rules.add("any-array", array);
-        let body =
-            format!("{object} | {array} | \"\\\"\" {character}* \"\\\"\" | {number} | \"true\" | \"false\" | \"null\"");
+        let text = self.text(&format!("{character}*"));
+        let body = format!("{object} | {array} | {text} | {number} | \"true\" | \"false\" | \"null\"");
         self.rules.define(&rule, body);
         rule
     }

@@ -130,7 +130,8 @@ impl Writer<'_> {
     pub(super) fn map(&mut self, value: &str) -> String {
         let character = self.rules.add("char", CHARACTER.to_owned());
         let space = self.space();
-        let entry = self.rules.add("entry", format!("\"\\\"\" {character}* \"\\\":\" {space} {value}"));
+        let key = self.rules.add("key", format!("\"\\\"\" {character}* \"\\\":\""));
+        let entry = self.rules.add("entry", format!("{key} {space} {value}"));
         format!("({entry} (\",\" {space} {entry})*)?")
     }
 }

@@ -48,14 +48,20 @@ impl Writer<'_> {
             let pattern = pattern.as_str().ok_or_else(|| invalid(&at, "a text"))?;
             let inner = regex::in_json_string(pattern, &character, &mut self.rules)
                 .map_err(|source| SchemaError::Pattern { pointer: at, source })?;
-            return Ok(format!("\"\\\"\" {inner} \"\\\"\""));
+            return Ok(self.text(&inner));
         }
         if let (None, None, Some(format)) = (least, most, fields.get("format").and_then(Value::as_str))
             && let Some(text) = formatted(format)
         {
-            return Ok(format!("\"\\\"\" {text} \"\\\"\""));
+            return Ok(self.text(&text));
         }
-        Ok(format!("\"\\\"\" {} \"\\\"\"", repeated(&character, least, most, pointer)?))
+        let inner = repeated(&character, least, most, pointer)?;
+        Ok(self.text(&inner))
+    }
+
+    /// What stands in quotation marks: a rule of its own, so that it is known for one token.
+    pub(super) fn text(&mut self, inner: &str) -> String {
+        self.rules.add("text", format!("\"\\\"\" {inner} \"\\\"\""))
     }
 }
 

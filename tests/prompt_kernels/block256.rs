@@ -65,16 +65,16 @@ impl Block256 {
         }
     }
 
-    /// All codes the smallest, or the largest, with scales of 1.
+    /// All codes the smallest, or the largest, with scales of 1 and the largest minima.
     pub(crate) fn extreme(tensor_type: TensorType, rows: usize, columns: usize, largest: bool) -> Self {
-        let Room { shared, codes, scale_offset, .. } = room(tensor_type);
+        let Room { shared, codes, scale_offset, minima, .. } = room(tensor_type);
         let n_codes = rows * columns;
         Self {
             tensor_type,
             columns,
             codes: vec![if largest { codes as i32 - 1 } else { 0 }; n_codes],
             scales: vec![scale_offset + 1; n_codes / shared],
-            minima: vec![0; n_codes / shared],
+            minima: vec![minima as i32 - 1; n_codes / shared],
             factors: vec![(1.0, 1.0); n_codes / BLOCK],
         }
     }

@@ -48,21 +48,11 @@ impl Block32 {
     /// All codes the smallest, or the largest.
     pub(crate) fn extreme(tensor_type: TensorType, rows: usize, columns: usize, largest: bool) -> Self {
         let most = codes(tensor_type) as i32 - 1;
-        let code = match tensor_type {
-            Q8_0 => {
-                if largest {
-                    127
-                } else {
-                    -127
-                }
-            }
-            _ => {
-                if largest {
-                    most
-                } else {
-                    0
-                }
-            }
+        let code = match (tensor_type, largest) {
+            (Q8_0, true) => 127,
+            (Q8_0, false) => -128,
+            (_, true) => most,
+            (_, false) => 0,
         };
         let blocks = rows * columns / BLOCK;
         let (scales, minima) = (vec![1.0; blocks], vec![0.0; blocks]);

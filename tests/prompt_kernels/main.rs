@@ -134,9 +134,20 @@ fn whole_and_broken_panels_stretches_and_tiles_are_exact() {
     }
 }
 
+/// So few rows that threads share the tokens of a panel.
+#[test]
+fn tokens_that_are_shared_out_are_exact() {
+    for tensor_type in types() {
+        for (rows, tokens) in [(8, 200), (33, 150)] {
+            check_random(tensor_type, rows, 2 * block(tensor_type), tokens, 4, 1);
+        }
+    }
+}
+
 #[test]
 fn the_largest_operands_do_not_overflow() {
-    let (rows, tokens) = (16, 16);
+    // A row beyond those that are multiplied at once in some forms.
+    let (rows, tokens) = (17, 16);
     for (tensor_type, largest) in types().flat_map(|tensor_type| [(tensor_type, false), (tensor_type, true)]) {
         let columns = 2 * block(tensor_type);
         let weights: Box<dyn Weights> = match block(tensor_type) {

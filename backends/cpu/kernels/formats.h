@@ -9,8 +9,8 @@
 
 namespace prompt {
 
-// ggml's macro looks halves up in a table of 256 KiB.
-inline float to_float(ggml_half half) { return _cvtsh_ss(half); }
+// ggml's GGML_CPU_FP16_TO_FP32 would look halves up in a table of 256 KiB.
+inline float to_float(ggml_half half) { return GGML_CPU_COMPUTE_FP16_TO_FP32(half); }
 
 inline __m128i load(const void * bytes) { return _mm_loadu_si128(static_cast<const __m128i *>(bytes)); }
 inline __m128i all(int byte) { return _mm_set1_epi8(static_cast<char>(byte)); }

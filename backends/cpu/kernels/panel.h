@@ -19,18 +19,21 @@ namespace prompt {
 
 using kernels::Lanes;
 
+// With 128 added, activations have eight bits.
+static_assert(Lanes::WIDE);
+
 constexpr int GROUPS = 2;
 constexpr int ROWS = GROUPS * Lanes::COUNT;
 constexpr int TILE = Lanes::COUNT == 16 ? 6 : 3; // tokens at once, as registers allow
-// Scales of a row in a panel: 256 or 512 columns.
-constexpr int STRETCH = 16;
+// Scales of a row in a panel, each of 16 or 32 columns.
+constexpr int STRETCHES = 16;
 
 // What is taken apart at a time stays in the first-level cache.
 struct Panel {
-    alignas(64) uint8_t codes[STRETCH * 8][ROWS * 4];
-    alignas(64) float scales[STRETCH][ROWS];
-    alignas(64) float minima[STRETCH][ROWS];
-    alignas(64) int32_t offsets[STRETCH][ROWS];
+    alignas(64) uint8_t codes[STRETCHES * 8][ROWS * 4];
+    alignas(64) float scales[STRETCHES][ROWS];
+    alignas(64) float minima[STRETCHES][ROWS];
+    alignas(64) int32_t offsets[STRETCHES][ROWS];
 };
 
 // Writes 16 columns of four rows: four dwords of each, turned into one vector for each four columns.
@@ -199,7 +202,7 @@ template <typename Weights>
 void multiply(const ggml_compute_params * params, const Sizes & sizes, const Weights & weights,
               typename Format<typename Weights::Block>::Activations * activations, float * products) {
     using Block = typename Weights::Block;
-    constexpr int BLOCKS = STRETCH / PARTS<Block>; // of a row in a panel
+    constexpr int BLOCKS = STRETCHES / PARTS<Block>; // of a row in a panel
     add_128(activations, sizes, params);
     ggml_barrier(params->threadpool);
     const int64_t panels = (sizes.rows + ROWS - 1) / ROWS;

@@ -89,7 +89,7 @@ void multiply_repacked(const ggml_compute_params * params, const ggml_tensor * n
 bool multiplied_repacked(const ggml_compute_params * params, const ggml_tensor * node) {
 #if defined(GGML_USE_CPU_REPACK)
     if (node->op != GGML_OP_MUL_MAT || !node->src[0]->extra || node->src[1]->type != GGML_TYPE_F32 || params->use_ref ||
-        !takes(node->src[0]->type, node->src[1]->ne[1]) || node->src[1]->ne[3] != 1 ||
+        !takes(node->src[0]->type, node->src[1]->ne[1]) || node->src[1]->ne[3] != 1 || ggml_n_dims(node->src[0]) != 2 ||
         node->src[0]->buffer->buft != ggml_backend_cpu_repack_buffer_type()) {
         return false;
     }

@@ -3,7 +3,7 @@
 //! Two figures, because a machine's speed changes by more than either within a second.
 //!
 //! * What a generation spends outside of decodes, by its own clock, with the model that `GGUF_LOADER_TEST_MODEL` names: greedily,
-//!   sampled, held to a nested JSON schema, with log-probabilities. Choosing a token is in it, which a C program does as well.
+//!   sampled, held to JSON schemas, with log-probabilities. Choosing a token is in it, which a C program does as well.
 //! * What `Context::decode` adds to `llama_decode`: steps of a model that takes microseconds, by turns with llama.cpp's C interface
 //!   on the same tier.
 #![allow(clippy::print_stdout, reason = "a benchmark's result")]
@@ -139,7 +139,11 @@ fn main() {
         "trades": {"type": "array", "items": {"enum": ["baker", "smith", "farmer"]}, "minItems": 1, "maxItems": 3}},
         "required": ["name", "age", "trades"], "additionalProperties": false});
     let people = json!({"type": "array", "items": person, "minItems": 50});
-    let schema = greedy.clone().with_grammar(Grammar::json_schema(&people).expect("a schema"));
+    let family = json!({"type": "array", "items": {"$ref": "#/$defs/person"}, "minItems": 50, "$defs": {"person": {
+        "type": "object", "properties": {"name": {"type": "string"}, "notes": {},
+        "children": {"type": "array", "items": {"$ref": "#/$defs/person"}}}, "required": ["name", "notes"]}}});
+    let schema = |schema| greedy.clone().with_grammar(Grammar::json_schema(schema).expect("a schema"));
+    let (nested, recursive) = (schema(&people), schema(&family));
     let balanced = greedy.clone().with_sampling(Sampling::balanced().with_seed(1));
     let creative = greedy.clone().with_sampling(Sampling::creative().with_seed(1));
     let logprobs = greedy.clone().with_logprobs(5);
@@ -147,7 +151,8 @@ fn main() {
         ("greedy", greedy),
         ("balanced", balanced),
         ("creative", creative),
-        ("nested schema", schema),
+        ("nested schema", nested),
+        ("recursive schema", recursive),
         ("logprobs", logprobs),
     ];
 
@@ -163,7 +168,7 @@ fn main() {
     for ((name, _), row) in requests.iter().zip(&rows) {
         let (outside, decode) = (median(row.iter().map(|row| row.0)), median(row.iter().map(|row| row.1)));
         println!(
-            "{name:>14}: {:.1} us beside a decode of {decode:.0} us: {:.2} %",
+            "{name:>16}: {:.1} us beside a decode of {decode:.0} us: {:.2} %",
             outside + added,
             (outside + added) / (decode - added) * 100.0
         );

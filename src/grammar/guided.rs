@@ -41,7 +41,7 @@ impl Guided {
             reader.join().map_err(|_| refused("it panicked".to_owned()))
         })?;
         match matcher.get_error() {
-            None => Ok(Self { guide, matcher, since_mask: 0 }),
+            None => Ok(Self { guide, matcher, since_mask: TOKENS_OF_A_TANK }),
             Some(message) => Err(refused(message)),
         }
     }
@@ -61,9 +61,11 @@ impl GrammarMatcher for Guided {
     }
 
     fn mask(&mut self, logits: &mut [f32]) -> usize {
-        self.since_mask = 0;
         let allowed = match logits.len() == self.guide.n_tokens() {
-            true => self.matcher.compute_mask_or_eos().ok(),
+            true => {
+                self.since_mask = 0;
+                self.matcher.compute_mask_or_eos().ok()
+            }
             false => None,
         };
         let Some(allowed) = allowed else {
@@ -85,8 +87,8 @@ impl GrammarMatcher for Guided {
     fn accept(&mut self, token: Token) -> Result<(), GrammarMismatch> {
         if self.since_mask == TOKENS_OF_A_TANK {
             self.since_mask = 0;
-            // That nothing fits is told by the next question.
-            let _ = self.matcher.compute_mask_or_eos();
+            // On a copy, which draws on the same tank: what is too much for a mask may be little for a token.
+            let _ = self.matcher.clone().compute_mask_or_eos();
         }
         self.since_mask += 1;
         if !self.allows(token) {
@@ -252,12 +254,17 @@ mod tests {
         let anything_in_it = json!({ "type": "object", "properties": {
             "t": { "enum": ["o", "of", { "t": 1 }] }, "a": {}, "p": { "type": "string", "pattern": "^[,{]{0,2}$" },
             "m": { "type": "object", "additionalProperties": { "type": "integer" } } }, "required": ["t"] });
+        // Of these objects one has room for blanks twice in a row, the other for members between them.
+        let object = |a: serde_json::Value, b: u32| json!({ "type": "object", "properties": { "a": a, "b": { "const": b } }, "required": ["a", "b"] });
+        let blanks = json!({ "anyOf": [
+            object(json!({ "type": "object", "additionalProperties": false }), 1), object(json!({ "type": "object" }), 2)] });
         for (schema, text) in [
             (person, r#"{"name": "the", "age": 12, "friends": [7, "of"]}"#),
             (tree, r#"{ "v": 12, "l": {"r": {}}, "r": {"v": 1}}"#),
             (leaf_or_node.clone(), r#"{"v": true, "n": [{"v": 12}]}"#),
             (leaf_or_node, r#"{"n": {"v":[1,{"v":2}],"x":"1"} }"#),
             (anything_in_it.clone(), r#"{"t": {"t":1}, "a": [{"t": -1.5e3}, null, "t\"", []], "p": ",{"}"#),
+            (blanks, "{\"a\":{ \n},\"b\":2}"),
             (anything_in_it, r#"{"t": "of", "a": {}, "m": {"the": 0, ":": 1}}"#),
         ] {
             let grammar = Grammar::json_schema(&schema).unwrap();
@@ -265,6 +272,25 @@ mod tests {
             both_allow_the_same_along(&grammar, text);
         }
         both_allow_the_same(&Grammar::json());
+    }
+
+    #[test]
+    fn a_choice_between_many_objects_is_followed() {
+        let tokenizer = tokenizer();
+        let many = |object: usize| {
+            let names = (0..40).map(|name| (format!("p{object}x{name}"), json!({ "type": "string" })));
+            json!({ "type": "object", "properties": serde_json::Map::from_iter(names) })
+        };
+        let mut objects: Vec<_> = (0..40).map(many).collect();
+        objects.push(json!({ "type": "object", "properties": { "x": {} } }));
+        let mut matcher = guided(&tokenizer, &Grammar::json_schema(&json!({ "anyOf": objects })).unwrap());
+        for byte in br#"{"p39x0":"","p39x39":""}"# {
+            let spells = |&token: &Token| tokenizer.piece(token, false).unwrap() == [*byte];
+            let token = (0..tokenizer.n_tokens()).find(spells).unwrap();
+            assert!(!allowed(&tokenizer, &mut matcher).is_empty());
+            assert_eq!(matcher.accept(token), Ok(()), "`{}`: {:?}", char::from(*byte), matcher.failure());
+        }
+        assert!(matcher.may_end());
     }
 
     #[test]

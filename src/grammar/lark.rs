@@ -4,7 +4,7 @@ use std::{fmt::Write, ops::RangeInclusive};
 
 use super::{
     gbnf::{Item, Rules, Symbol},
-    tokens::{Piece, Tokens},
+    lexemes::{Lexemes, Piece},
 };
 
 /// Most rules within each other: llguidance reads them by recursion.
@@ -22,19 +22,19 @@ impl Lark {
     ///
     /// Lark has two kinds of rules. Terminals are regular expressions, which are followed exactly. The others are made of
     /// terminals, and there the longest terminal wins that fits: a text that could be read otherwise may be refused. So what
-    /// is regular becomes one terminal. What uses itself cannot, and is said in Lark only if it `is_json`, which can be cut
-    /// into [`Tokens`].
+    /// is regular as a whole becomes one terminal. What uses itself cannot, and is said in Lark only if it `is_json`, which can
+    /// be cut into [`Lexemes`].
     pub(super) fn new(rules: &Rules, is_json: bool) -> Option<Self> {
         let depth = rules.depth();
         if rules.names_tokens() || depth > DEEPEST {
             return None;
         }
-        let tokens = match rules.in_order().contains(&rules.root()) {
+        let lexemes = match rules.in_order().contains(&rules.root()) {
             true => None,
-            false if is_json => Some(Tokens::new(rules)?),
+            false if is_json => Some(Lexemes::new(rules)?),
             false => return None,
         };
-        let mut writer = Writer { tokens, rules: String::new(), terminals: String::new(), n_joined: 0 };
+        let mut writer = Writer { lexemes, rules: String::new(), terminals: String::new(), n_joined: 0 };
         for rule in rules.reachable() {
             writer.rule(rule, rules.alternatives(rule));
         }
@@ -47,7 +47,7 @@ impl Lark {
 
 struct Writer {
     /// Of rules that cannot be one terminal.
-    tokens: Option<Tokens>,
+    lexemes: Option<Lexemes>,
     rules: String,
     terminals: String,
     /// Terminals that are no rules of the grammar.
@@ -56,7 +56,7 @@ struct Writer {
 
 impl Writer {
     fn is_terminal(&self, rule: usize) -> bool {
-        !self.tokens.as_ref().is_some_and(|tokens| tokens.hold(rule))
+        !self.lexemes.as_ref().is_some_and(|lexemes| lexemes.make(rule))
     }
 
     /// Lark tells terminals from rules by their case.
@@ -73,12 +73,12 @@ impl Writer {
         if is_terminal { self.terminals += &line } else { self.rules += &line }
     }
 
-    /// Tokens and rules, of which each token becomes a terminal.
+    /// Lexemes and rules, of which each lexeme becomes a terminal.
     fn sequence(&mut self, items: &[Item]) -> String {
-        let pieces = self.tokens.as_ref().map(|tokens| tokens.pieces(items)).unwrap_or_default();
+        let pieces = self.lexemes.as_ref().map(|lexemes| lexemes.pieces(items)).unwrap_or_default();
         let parts = pieces.into_iter().map(|piece| match piece {
             Piece::Rule(item) => self.item(item),
-            Piece::Token(items) => {
+            Piece::Lexeme(items) => {
                 self.n_joined += 1;
                 let body = self.terminal(&items);
                 let _ = writeln!(self.terminals, "J{}: {body}", self.n_joined);

@@ -22,11 +22,11 @@ mod constraint;
 mod gbnf;
 mod guided;
 mod lark;
+mod lexemes;
 mod notation;
 mod number;
 mod regex;
 mod schema;
-mod tokens;
 
 use std::{
     fmt,
@@ -45,7 +45,7 @@ pub use schema::SchemaError;
 #[derive(Clone)]
 pub struct Grammar {
     gbnf: String,
-    /// Whether the rules are those of a JSON schema, whose tokens are known; the same rules by another hand mean the same.
+    /// Whether the rules are those of a JSON schema, whose lexemes are known; the same rules by another hand mean the same.
     is_json: bool,
 }
 

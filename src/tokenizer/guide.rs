@@ -12,12 +12,15 @@ use llguidance::{
 use super::Tokenizer;
 use crate::backend::{GrammarEngineError, Token};
 
-/// Longest text of a token that a grammar may use, in bytes: llguidance's tree has ten bits for the depth of a branch. What
-/// longer ones write, shorter ones can.
+/// Longest text of a token that a grammar may use, in bytes. llguidance's tree has no room for much more, and what longer ones
+/// write, shorter ones can.
 const LONGEST: usize = 255;
-/// States of regular expressions that may be derived for a mask, or for a few dozen tokens without one. Its measure is
-/// llguidance's "fuel", of which 14,000 are spent in a millisecond: what would take longer than a second is given up.
+/// What may be spent on deriving states of regular expressions, for a mask or for a few dozen tokens without one, in
+/// llguidance's own measure: about a second's work.
 const FUEL: u64 = 14_000_000;
+/// Rules that may be under way at one place of a text, and in all that a mask looks at. A choice between objects has a few for
+/// each of their properties; ten thousand take about half a millisecond.
+const MOST_ITEMS: usize = 100_000;
 /// States that a grammar may come to have, of one to two kilobytes each.
 const MOST_STATES: usize = 100_000;
 
@@ -64,6 +67,8 @@ impl Guide {
         limits.verbose_errors = false;
         limits.step_lexer_fuel = FUEL;
         limits.max_lexer_states = MOST_STATES;
+        limits.max_items_in_row = MOST_ITEMS;
+        limits.step_max_items = 20 * MOST_ITEMS;
         Ok(Self { parsers, ends, writes: words.iter().map(|word| !word.is_empty()).collect() })
     }
 

@@ -1,12 +1,13 @@
-//! The tokens of JSON in the rules of a schema.
+//! The lexemes of JSON in the rules of a schema: braces, brackets and commas, keys with their colons, texts, numbers, words, blanks.
 //!
 //! Where a schema uses itself, no regular expression stands for the whole, and of several terminals llguidance follows the
 //! longest: `{` alone never ends as long as another terminal might go on with `"name"`. So every terminal must end where all
-//! others do that begin like it. JSON's tokens do, with blanks as a token of their own and a key's colon as its last character.
+//! others do that begin like it. These lexemes do. Blanks that the rules have twice in a row are two lexemes, since
+//! elsewhere they have them once.
 
 use super::gbnf::{Item, Rules, Symbol};
 
-/// The characters that are tokens by themselves.
+/// The characters that are lexemes by themselves.
 const MARKS: &str = "{}[],:";
 const BLANKS: &str = " \t\n\r";
 
@@ -18,7 +19,7 @@ enum Kind {
     Blank,
     /// A number, a text, a key or a word, or a part of one.
     Scalar,
-    /// A mark, or several tokens.
+    /// A mark, or several lexemes.
     Several,
 }
 
@@ -33,45 +34,46 @@ impl Kind {
     }
 }
 
-/// A piece of a rule that is made of tokens.
+/// A piece of a rule that is made of lexemes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
-    /// A rule that is made of tokens itself.
+    /// A rule that is made of lexemes itself.
     Rule(&'a Item),
-    /// One token.
-    Token(Vec<Item>),
+    /// One lexeme.
+    Lexeme(Vec<Item>),
 }
 
-/// Where the tokens in the rules of a schema begin and end.
+/// Where the lexemes in the rules of a schema begin and end.
 #[derive(Debug)]
-pub(super) struct Tokens {
+pub(super) struct Lexemes {
     kinds: Vec<Kind>,
-    /// Of each rule, whether it is used outside of tokens.
+    /// Of each rule, whether it is used outside of lexemes.
     outside: Vec<bool>,
 }
 
-impl Tokens {
-    /// Looks for the tokens. `None` if one begins in one rule and ends in another, which no schema's does.
+impl Lexemes {
+    /// Looks for the lexemes. `None` if a rule would have to be cut in the middle: one that is used within a lexeme and outside
+    /// of any, or a literal of several that is repeated. No schema has such.
     pub(super) fn new(rules: &Rules) -> Option<Self> {
         let outside = vec![false; rules.len()];
-        // What is not in order uses itself, and so holds several tokens.
-        let mut tokens = Self { kinds: vec![Kind::Several; rules.len()], outside };
+        // What is not in order uses itself, and so holds several lexemes.
+        let mut lexemes = Self { kinds: vec![Kind::Several; rules.len()], outside };
         for rule in rules.in_order() {
-            let kinds = rules.alternatives(rule).iter().map(|items| tokens.kind_of_all(items));
-            tokens.kinds[rule] = kinds.fold(Kind::Nothing, Kind::and);
+            let kinds = rules.alternatives(rule).iter().map(|items| lexemes.kind_of_all(items));
+            lexemes.kinds[rule] = kinds.fold(Kind::Nothing, Kind::and);
         }
-        tokens.walk(rules).then_some(tokens)
+        lexemes.walk(rules).then_some(lexemes)
     }
 
-    /// Whether a rule is made of tokens, and is not a token or a part of one.
-    pub(super) fn hold(&self, rule: usize) -> bool {
+    /// Whether a rule is made of lexemes, and is not one or a part of one.
+    pub(super) fn make(&self, rule: usize) -> bool {
         self.kinds[rule] == Kind::Several && self.outside[rule]
     }
 
-    /// The pieces of a sequence in a rule that is [made of tokens](Self::hold).
+    /// The pieces of a sequence in a rule that is [made of lexemes](Self::make).
     pub(super) fn pieces<'a>(&self, items: &'a [Item]) -> Vec<Piece<'a>> {
         if is_text(items) {
-            return vec![Piece::Token(items.to_vec())];
+            return vec![Piece::Lexeme(items.to_vec())];
         }
         let mut pieces = Vec::new();
         let mut last = Kind::Nothing;
@@ -80,36 +82,38 @@ impl Tokens {
             match (kind, &item.symbol) {
                 (Kind::Nothing, _) => continue,
                 (Kind::Several, Symbol::Literal(text)) => pieces.extend(
-                    tokens_of(text)
-                        .map(|token| Piece::Token(vec![Item { symbol: Symbol::Literal(token.to_vec()), ..*item }])),
+                    lexemes_of(text)
+                        .map(|lexeme| Piece::Lexeme(vec![Item { symbol: Symbol::Literal(lexeme.to_vec()), ..*item }])),
                 ),
                 (Kind::Several, _) => pieces.push(Piece::Rule(item)),
-                (Kind::Blank | Kind::Scalar, _) => match pieces.last_mut() {
-                    Some(Piece::Token(token)) if last == kind => token.push(item.clone()),
-                    _ => pieces.push(Piece::Token(vec![item.clone()])),
-                },
+                (Kind::Scalar, _) if last == Kind::Scalar => {
+                    if let Some(Piece::Lexeme(lexeme)) = pieces.last_mut() {
+                        lexeme.push(item.clone());
+                    }
+                }
+                (Kind::Blank | Kind::Scalar, _) => pieces.push(Piece::Lexeme(vec![item.clone()])),
             }
             last = kind;
         }
         pieces
     }
 
-    /// Marks the rules that are used outside of tokens. Whether all of them can be cut into tokens.
+    /// Marks the rules that are used outside of lexemes. Whether all of them can be cut.
     fn walk(&mut self, rules: &Rules) -> bool {
         let mut within = vec![false; rules.len()];
         let mut waiting = vec![(rules.root(), self.kinds[rules.root()] != Kind::Several)];
-        while let Some((rule, in_token)) = waiting.pop() {
-            let seen = if in_token { &mut within } else { &mut self.outside };
+        while let Some((rule, in_lexeme)) = waiting.pop() {
+            let seen = if in_lexeme { &mut within } else { &mut self.outside };
             if std::mem::replace(&mut seen[rule], true) {
                 continue;
             }
             for items in rules.alternatives(rule) {
                 for item in items.iter().filter(|item| item.most != Some(0)) {
-                    let in_token = in_token || is_text(items) || self.kind(item) != Kind::Several;
+                    let in_lexeme = in_lexeme || is_text(items) || self.kind(item) != Kind::Several;
                     match &item.symbol {
-                        Symbol::Rule(used) => waiting.push((*used, in_token)),
+                        Symbol::Rule(used) => waiting.push((*used, in_lexeme)),
                         // It can be cut if it is there once.
-                        Symbol::Literal(text) if !in_token && !item.is_once() && tokens_of(text).count() > 1 => {
+                        Symbol::Literal(text) if !in_lexeme && !item.is_once() && lexemes_of(text).count() > 1 => {
                             return false;
                         }
                         Symbol::Literal(_) | Symbol::Class { .. } | Symbol::Token => {}
@@ -117,7 +121,7 @@ impl Tokens {
                 }
             }
         }
-        !(0..rules.len()).any(|rule| within[rule] && self.hold(rule))
+        !(0..rules.len()).any(|rule| within[rule] && self.make(rule))
     }
 
     fn kind_of_all(&self, items: &[Item]) -> Kind {
@@ -132,12 +136,12 @@ impl Tokens {
             _ if item.most == Some(0) => Kind::Nothing,
             Symbol::Rule(rule) => self.kinds[*rule],
             Symbol::Literal(text) => {
-                let kind = |token: &[u32]| match token.first() {
+                let kind = |lexeme: &[u32]| match lexeme.first() {
                     Some(&code) if is_one_of(BLANKS, code) => Kind::Blank,
                     Some(&code) if is_one_of(MARKS, code) => Kind::Several,
                     _ => Kind::Scalar,
                 };
-                tokens_of(text).map(kind).fold(Kind::Nothing, Kind::and)
+                lexemes_of(text).map(kind).fold(Kind::Nothing, Kind::and)
             }
             Symbol::Class { ranges, negated: false }
                 if ranges.iter().cloned().flatten().all(|code| is_one_of(BLANKS, code)) =>
@@ -154,17 +158,17 @@ fn is_text(items: &[Item]) -> bool {
     items.first().is_some_and(|item| item.symbol == Symbol::Literal(vec![u32::from('"')]))
 }
 
-/// The tokens of a literal.
-fn tokens_of(text: &[u32]) -> impl Iterator<Item = &[u32]> {
+/// The lexemes of a literal.
+fn lexemes_of(text: &[u32]) -> impl Iterator<Item = &[u32]> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let (token, behind) = rest.split_at(length_of_token(rest));
+        let (lexeme, behind) = rest.split_at(length_of_lexeme(rest));
         rest = behind;
-        (!token.is_empty()).then_some(token)
+        (!lexeme.is_empty()).then_some(lexeme)
     })
 }
 
-fn length_of_token(text: &[u32]) -> usize {
+fn length_of_lexeme(text: &[u32]) -> usize {
     let is_blank = |&&code: &&u32| is_one_of(BLANKS, code);
     match text.first() {
         Some(&code) if is_one_of(MARKS, code) => 1,
@@ -194,39 +198,40 @@ mod tests {
     use crate::grammar::gbnf;
 
     #[test]
-    fn a_literal_is_cut_into_tokens_of_which_a_key_has_its_colon() {
-        let tokens = |text: &str| {
+    fn a_literal_is_cut_into_lexemes_of_which_a_key_has_its_colon() {
+        let lexemes = |text: &str| {
             let text: Vec<u32> = text.chars().map(u32::from).collect();
-            let tokens = tokens_of(&text).map(|token| token.iter().filter_map(|&code| char::from_u32(code)).collect());
-            tokens.collect::<Vec<String>>()
+            let lexemes =
+                lexemes_of(&text).map(|lexeme| lexeme.iter().filter_map(|&code| char::from_u32(code)).collect());
+            lexemes.collect::<Vec<String>>()
         };
-        assert_eq!(tokens(""), [""; 0]);
+        assert_eq!(lexemes(""), [""; 0]);
         assert_eq!(
-            tokens(r#"{"a":[1,"x:y"],"\"}\\":null}"#),
+            lexemes(r#"{"a":[1,"x:y"],"\"}\\":null}"#),
             ["{", r#""a":"#, "[", "1", ",", r#""x:y""#, "]", ",", r#""\"}\\":"#, "null", "}"]
         );
-        assert_eq!(tokens(" \n-1.5e3 \"open"), [" \n", "-1.5e3", " ", "\"open"]);
+        assert_eq!(lexemes(" \n-1.5e3 \"open"), [" \n", "-1.5e3", " ", "\"open"]);
     }
 
     #[test]
-    fn rules_of_a_schema_are_cut_between_tokens() {
+    fn rules_of_a_schema_are_cut_between_lexemes() {
         let text = r#"root ::= "{" space ("\"a\":" space value)? space "}"
             space ::= (" " | "\n" [ \t]{0,20})?
             value ::= root | "-"? [1-9] | "\"" text "\"" | "[1]"
             text ::= "," | "{" "x""#;
         let rules = gbnf::parse(text).unwrap();
-        let tokens = Tokens::new(&rules).unwrap();
+        let lexemes = Lexemes::new(&rules).unwrap();
         let written: Vec<Vec<usize>> = (0..rules.len())
-            .filter(|&rule| tokens.hold(rule))
-            .map(|rule| rules.alternatives(rule).iter().map(|items| tokens.pieces(items).len()).collect())
+            .filter(|&rule| lexemes.make(rule))
+            .map(|rule| rules.alternatives(rule).iter().map(|items| lexemes.pieces(items).len()).collect())
             .collect();
-        // Of `root`, its group, and `value`; `text` stands in a token, and `space` is one.
+        // Of `root`, its group, and `value`; `text` stands in a lexeme, and `space` is one.
         assert_eq!(written, [vec![5], vec![3], vec![1, 1, 1, 3]]);
     }
 
     #[test]
-    fn what_begins_a_token_in_one_rule_and_ends_it_in_another_is_refused() {
-        let cut = |text: &str| Tokens::new(&gbnf::parse(text).unwrap()).is_some();
+    fn what_begins_a_lexeme_in_one_rule_and_ends_it_in_another_is_refused() {
+        let cut = |text: &str| Lexemes::new(&gbnf::parse(text).unwrap()).is_some();
         assert!(cut("root ::= \"[\" inner \"]\"\ninner ::= \",\" | root"));
         assert!(!cut("root ::= \"[\" inner \"]\" | \"\\\"\" inner \"\\\"\"\ninner ::= \",\" \"x\" | \"[\" root"));
         assert!(!cut("root ::= \"[\" root \"]\" | [a] (\"[1]\" \"\"){2} | \"[1]\"{2}"));

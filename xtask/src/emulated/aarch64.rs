@@ -25,7 +25,7 @@ const LOADER: &str = "/lib/ld-linux-aarch64.so.1";
 /// The tests that run on every CPU, beside the unit tests.
 const TESTS: &[&str] = &["kernels", "tiers"];
 /// And those that run on the newest only: an emulator takes its time.
-const MORE_TESTS: &[&str] = &["allocations", "calibration", "gguf", "hardware", "selection", "selector"];
+const MORE_TESTS: &[&str] = &["allocations", "calibration", "gguf", "hardware", "link_audit", "selection", "selector"];
 
 const UP_TO_FP16: &[&str] = &["armv8", "armv8-dotprod", "armv8-fp16"];
 

@@ -367,8 +367,8 @@ pub(crate) const TIERS: &[Tier] = &[
             ternary_vector: 32.2,
         },
     },
-    // `-mtune=znver4` would need gcc 12.3. With `-mtune=znver3` ggml's flash attention takes 1.6 times as long, and a prompt of 512 tokens
-    // of SmolLM2 1.14 to 1.2 times (gcc 12, on Zen 4); decode differs by less than 3 %.
+    // `-mtune=znver4` would need gcc 12.3. With `-mtune=znver3` ggml's flash attention takes 1.6 times as long, and a prompt of 512
+    // tokens of SmolLM2 1.14 to 1.2 times (gcc 12, on Zen 4).
     Tier {
         id: "zen4",
         cargo_feature: Some("cpu-zen4"),

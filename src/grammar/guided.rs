@@ -13,7 +13,6 @@ use crate::{
     tokenizer::Guide,
 };
 
-const ENGINE: &str = "llguidance";
 /// Tokens after which the engine's fuel is filled up.
 const TOKENS_OF_A_TANK: u32 = 64;
 
@@ -105,7 +104,7 @@ impl GrammarMatcher for Guided {
         // That no token fits is no failure of the engine's.
         let nothing_fits = StopReason::NoExtensionBias.to_string();
         let message = self.matcher.get_error().filter(|message| !message.contains(&nothing_fits))?;
-        Some(GrammarEngineError::GaveUp { engine: ENGINE, message: first_line(&message) })
+        Some(GrammarEngineError::GaveUp { engine: Guide::ENGINE, message: first_line(&message) })
     }
 }
 
@@ -116,7 +115,7 @@ impl fmt::Debug for Guided {
 }
 
 fn refused(message: String) -> GrammarEngineError {
-    GrammarEngineError::Refused { engine: ENGINE, message: first_line(&message) }
+    GrammarEngineError::Refused { engine: Guide::ENGINE, message: first_line(&message) }
 }
 
 /// Behind it comes what only its developers read.

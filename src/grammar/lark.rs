@@ -92,7 +92,7 @@ impl Writer {
     fn terminal(&self, items: &[Item]) -> String {
         let mut parts = Vec::with_capacity(items.len());
         let mut text = Vec::new();
-        for item in items.iter().filter(|item| item.most != Some(0)) {
+        for item in items {
             match &item.symbol {
                 Symbol::Literal(further) if item.is_once() => text.extend(further),
                 _ => {

@@ -35,7 +35,7 @@ impl Kind {
 }
 
 /// A piece of a rule that is made of lexemes.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Piece<'a> {
     /// A rule that is made of lexemes itself.
     Rule(&'a Item),
@@ -86,12 +86,12 @@ impl Lexemes {
                         .map(|lexeme| Piece::Lexeme(vec![Item { symbol: Symbol::Literal(lexeme.to_vec()), ..*item }])),
                 ),
                 (Kind::Several, _) => pieces.push(Piece::Rule(item)),
-                (Kind::Scalar, _) if last == Kind::Scalar => {
-                    if let Some(Piece::Lexeme(lexeme)) = pieces.last_mut() {
-                        lexeme.push(item.clone());
+                (Kind::Blank | Kind::Scalar, _) => match pieces.last_mut() {
+                    Some(Piece::Lexeme(number)) if (last, kind) == (Kind::Scalar, Kind::Scalar) => {
+                        number.push(item.clone());
                     }
-                }
-                (Kind::Blank | Kind::Scalar, _) => pieces.push(Piece::Lexeme(vec![item.clone()])),
+                    _ => pieces.push(Piece::Lexeme(vec![item.clone()])),
+                },
             }
             last = kind;
         }
@@ -108,7 +108,7 @@ impl Lexemes {
                 continue;
             }
             for items in rules.alternatives(rule) {
-                for item in items.iter().filter(|item| item.most != Some(0)) {
+                for item in items {
                     let in_lexeme = in_lexeme || is_text(items) || self.kind(item) != Kind::Several;
                     match &item.symbol {
                         Symbol::Rule(used) => waiting.push((*used, in_lexeme)),
@@ -133,7 +133,6 @@ impl Lexemes {
 
     fn kind(&self, item: &Item) -> Kind {
         match &item.symbol {
-            _ if item.most == Some(0) => Kind::Nothing,
             Symbol::Rule(rule) => self.kinds[*rule],
             Symbol::Literal(text) => {
                 let kind = |lexeme: &[u32]| match lexeme.first() {

@@ -18,9 +18,10 @@ const LONGEST: usize = 255;
 /// What may be spent on deriving states of regular expressions, for a mask or for a few dozen tokens without one, in
 /// llguidance's own measure: about a second's work.
 const FUEL: u64 = 14_000_000;
-/// Rules that may be under way at one place of a text, and in all that a mask looks at. A choice between objects has a few for
-/// each of their properties; ten thousand take about half a millisecond.
+/// Ways to go on that a parser keeps at one place of a text. A choice between objects has a few for each of their properties.
 const MOST_ITEMS: usize = 100_000;
+/// And at all places that a mask looks at: about a tenth of a second's work.
+const MOST_ITEMS_OF_A_MASK: usize = 2_000_000;
 /// States that a grammar may come to have, of one to two kilobytes each.
 const MOST_STATES: usize = 100_000;
 
@@ -35,6 +36,9 @@ pub(crate) struct Guide {
 }
 
 impl Guide {
+    /// What its errors call the engine.
+    pub(crate) const ENGINE: &str = "llguidance";
+
     /// Reads the texts of all tokens. Those that end a reply, and control tokens, write none.
     ///
     /// # Errors
@@ -61,14 +65,14 @@ impl Guide {
         // It asserts that its tables hold all that is there.
         let parsers = panic_utils::catch_unwind(AssertUnwindSafe(parsers));
         let mut parsers = parsers
-            .map_err(|error| GrammarEngineError::Refused { engine: "llguidance", message: error.to_string() })?;
+            .map_err(|error| GrammarEngineError::Refused { engine: Self::ENGINE, message: error.to_string() })?;
         parsers.quiet();
         let limits = parsers.limits_mut();
         limits.verbose_errors = false;
         limits.step_lexer_fuel = FUEL;
         limits.max_lexer_states = MOST_STATES;
         limits.max_items_in_row = MOST_ITEMS;
-        limits.step_max_items = 20 * MOST_ITEMS;
+        limits.step_max_items = MOST_ITEMS_OF_A_MASK;
         Ok(Self { parsers, ends, writes: words.iter().map(|word| !word.is_empty()).collect() })
     }
 

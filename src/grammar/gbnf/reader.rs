@@ -126,7 +126,11 @@ impl<'a> Reader<'a> {
                         last if last.is_once() => last.symbol,
                         repeated => Symbol::Rule(self.group(rule, place, vec![vec![repeated]])),
                     };
-                    items.push(Item { symbol, least, most });
+                    // Never there is as good as empty.
+                    items.push(match most {
+                        Some(0) => Item::once(Symbol::Literal(Vec::new())),
+                        _ => Item { symbol, least, most },
+                    });
                 }
                 _ if is_word(c) => {
                     let (place, name) = self.name("a name")?;

@@ -59,7 +59,7 @@ impl Writer<'_> {
         Ok(self.text(&inner))
     }
 
-    /// What stands in quotation marks: a rule of its own, so that it is known for one token.
+    /// What stands in quotation marks: a rule of its own, so that it is known for one lexeme.
     pub(super) fn text(&mut self, inner: &str) -> String {
         self.rules.add("text", format!("\"\\\"\" {inner} \"\\\"\""))
     }

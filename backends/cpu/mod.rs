@@ -10,12 +10,12 @@ use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc, time::Duration};
 use tiers::TIERS;
 pub(super) use tiers::Tier;
 
-use super::ggml::{self, CpuRegistration, LlamaModel, LlamaProduct};
+use super::ggml::{self, CpuRegistration, LlamaAttention, LlamaModel, LlamaProduct};
 use crate::{
     backend::{
-        Backend, BackendModel, CompiledTemplate, Device, DeviceKind, Ineligible, LoadError, LoadRequest, Matrix,
-        ModelProfile, Product, ProductError, Rates, Score, TemplateError, TemplateSource, Unavailable, Vocabulary,
-        roofline,
+        Attention, Backend, BackendModel, Cache, CompiledTemplate, Device, DeviceKind, Ineligible, LoadError,
+        LoadRequest, Matrix, ModelProfile, Product, ProductError, Rates, Score, TemplateError, TemplateSource,
+        Unavailable, Vocabulary, roofline,
     },
     gguf::{TensorInfo, TensorType},
     hardware::Hardware,
@@ -155,6 +155,19 @@ impl Backend for CpuBackend {
         }
         let product = LlamaProduct::new(self.registration, matrix, threads);
         Some(product.map(|product| Box::new(product) as Box<dyn Product>))
+    }
+
+    fn attention(
+        &self,
+        _device: &Device,
+        cache: Cache<'_>,
+        threads: NonZeroU32,
+    ) -> Option<Result<Box<dyn Attention>, ProductError>> {
+        if let Err(unavailable) = self.tier.require(&Hardware::detect()) {
+            return Some(Err(ProductError::Failed(unavailable.to_string())));
+        }
+        let attention = LlamaAttention::new(self.registration, cache, threads);
+        Some(attention.map(|attention| Box::new(attention) as Box<dyn Attention>))
     }
 
     fn vocabulary(&self, request: &LoadRequest<'_>) -> Option<Result<Arc<dyn Vocabulary>, LoadError>> {

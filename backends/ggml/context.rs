@@ -380,7 +380,7 @@ fn plan_embeddings(model: &LlamaModel, options: &ContextOptions) -> Result<Conte
     Ok(ContextLimits { batch: tokens, ubatch: tokens, sequences, ..planned })
 }
 
-fn ggml_type(cache_type: CacheType) -> sys::ggml_type {
+pub(super) fn ggml_type(cache_type: CacheType) -> sys::ggml_type {
     match cache_type {
         CacheType::F32 => sys::GGML_TYPE_F32,
         CacheType::F16 => sys::GGML_TYPE_F16,

@@ -10,6 +10,12 @@ use llama_cpp_sys_2 as sys;
 /// What the functions with a status return after an exception.
 pub(crate) const EXCEPTION: i32 = i32::MIN;
 
+/// `gl_attention`.
+#[repr(C)]
+pub(crate) struct Attention {
+    _opaque: [u8; 0],
+}
+
 /// `gl_product`.
 #[repr(C)]
 pub(crate) struct Product {
@@ -192,6 +198,29 @@ unsafe extern "C" {
         columns: i64,
         data: *const c_void,
     ) -> *mut Product;
+    pub(crate) fn gl_attention_new(
+        registration: sys::ggml_backend_reg_t,
+        threads: sys::ggml_threadpool_t,
+        n_threads: i32,
+        cache_type: sys::ggml_type,
+        heads: i64,
+        positions: i64,
+        key_size: i64,
+        value_size: i64,
+        keys: *const f32,
+        values: *const f32,
+    ) -> *mut Attention;
+    pub(crate) fn gl_attention_free(attention: *mut Attention);
+    pub(crate) fn gl_attention_attend(
+        attention: *mut Attention,
+        tokens: i64,
+        heads: i64,
+        queries: *const f32,
+        scale: f32,
+        max_bias: f32,
+        mask: *const f32,
+        results: *mut f32,
+    ) -> bool;
     pub(crate) fn gl_product_free(product: *mut Product);
     pub(crate) fn gl_product_multiply(
         product: *mut Product,

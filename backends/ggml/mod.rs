@@ -9,6 +9,7 @@
 //! * **A model's tier is fixed when it is loaded.** See [`process`].
 
 mod adapter;
+mod attention;
 mod chat;
 mod context;
 mod embedder;
@@ -25,6 +26,7 @@ mod sequences;
 mod threadpool;
 mod vocabulary;
 
+pub(crate) use attention::LlamaAttention;
 pub(crate) use chat::compile_template;
 pub(crate) use measure::measure;
 pub(crate) use memory::require_for_weights;

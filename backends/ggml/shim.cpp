@@ -62,20 +62,35 @@ bool changes_tied_output(const llama_model & model, llama_adapter_lora & adapter
     return output && std::strcmp(ggml_get_name(output), "token_embd.weight") == 0 && adapter.get_weight(output);
 }
 
+// A backend of the first device of `registration`, that computes with these threads.
+ggml_backend_t backend_with(ggml_backend_reg_t registration, ggml_threadpool_t threads, int32_t n_threads) {
+    ggml_backend_t backend = ggml_backend_dev_init(ggml_backend_reg_dev_get(registration, 0), nullptr);
+    procedure<ggml_backend_set_n_threads_t>(registration, "ggml_backend_set_n_threads")(backend, n_threads);
+    using SetPool = void (*)(ggml_backend_t, ggml_threadpool_t);
+    procedure<SetPool>(registration, "ggml_backend_cpu_set_threadpool")(backend, threads);
+    return backend;
+}
+
+void compute(ggml_backend_t backend, ggml_cgraph * graph) {
+    if (ggml_backend_graph_compute(backend, graph) != GGML_STATUS_SUCCESS) {
+        throw std::runtime_error("the graph could not be computed");
+    }
+}
+
+// For a graph of one node.
+ggml_init_params descriptors() {
+    return {ggml_tensor_overhead() * 8 + ggml_graph_overhead(), nullptr, true};
+}
+
 } // namespace
 
 // A matrix where a model's would lie, and the graph that multiplies with it.
 struct gl_product {
     gl_product(ggml_backend_reg_t registration, ggml_threadpool_t threads, int32_t n_threads, ggml_type type, int64_t rows,
                int64_t columns)
-        : device(ggml_backend_reg_dev_get(registration, 0)), backend(ggml_backend_dev_init(device, nullptr)),
+        : device(ggml_backend_reg_dev_get(registration, 0)), backend(backend_with(registration, threads, n_threads)),
           weights_context(ggml_init(descriptors())),
           weights(ggml_new_tensor_2d(weights_context.get(), type, columns, rows)) {
-        auto set_threads = procedure<ggml_backend_set_n_threads_t>(registration, "ggml_backend_set_n_threads");
-        auto set_pool =
-            procedure<void (*)(ggml_backend_t, ggml_threadpool_t)>(registration, "ggml_backend_cpu_set_threadpool");
-        set_threads(backend.get(), n_threads);
-        set_pool(backend.get(), threads);
         const ggml_context_ptr asked(ggml_init(descriptors()));
         ggml_tensor * input = ggml_new_tensor_2d(asked.get(), GGML_TYPE_F32, columns, 1);
         ggml_tensor * product = ggml_mul_mat(asked.get(), weights, input);
@@ -100,14 +115,10 @@ struct gl_product {
             ggml_build_forward_expand(graph, result);
         }
         ggml_backend_tensor_set(input->view_src, inputs, 0, ggml_nbytes(input->view_src));
-        if (ggml_backend_graph_compute(backend.get(), graph) != GGML_STATUS_SUCCESS) {
-            throw std::runtime_error("the graph could not be computed");
-        }
+        compute(backend.get(), graph);
         ggml_backend_tensor_get(result, products, 0, ggml_nbytes(result));
         return true;
     }
-
-    static ggml_init_params descriptors() { return {ggml_tensor_overhead() * 8 + ggml_graph_overhead(), nullptr, true}; }
 
     ggml_backend_dev_t device;
     ggml_backend_ptr backend;
@@ -120,6 +131,57 @@ struct gl_product {
     ggml_cgraph * graph = nullptr;
     ggml_tensor * input = nullptr;
     ggml_tensor * result = nullptr;
+};
+
+// Keys and values as a KV cache has them.
+struct gl_attention {
+    gl_attention(ggml_backend_reg_t registration, ggml_threadpool_t threads, int32_t n_threads, ggml_type type, int64_t heads,
+                 int64_t positions, int64_t key_size, int64_t value_size, const float * key, const float * value)
+        : device(ggml_backend_reg_dev_get(registration, 0)), backend(backend_with(registration, threads, n_threads)),
+          context(ggml_init(descriptors())), keys(ggml_new_tensor_3d(context.get(), type, key_size, heads, positions)),
+          values(ggml_new_tensor_3d(context.get(), type, value_size, heads, positions)),
+          buffer(ggml_backend_alloc_ctx_tensors_from_buft(context.get(), ggml_backend_dev_buffer_type(device))) {
+        if (!buffer) {
+            throw std::runtime_error("out of memory");
+        }
+        fill(keys, key);
+        fill(values, value);
+    }
+
+    void attend(int64_t tokens, int64_t heads, const float * queries, float scale, float max_bias, const float * mask,
+                float * results) {
+        const ggml_context_ptr of_graph(ggml_init(descriptors()));
+        ggml_context * c = of_graph.get();
+        ggml_tensor * asked = ggml_new_tensor_3d(c, GGML_TYPE_F32, keys->ne[0], heads, tokens);
+        ggml_tensor * hidden = ggml_new_tensor_2d(c, GGML_TYPE_F16, keys->ne[2], tokens);
+        const auto by_head = [&](ggml_tensor * tensor) { return ggml_permute(c, tensor, 0, 2, 1, 3); };
+        ggml_tensor * result =
+            ggml_flash_attn_ext(c, by_head(asked), by_head(keys), by_head(values), hidden, scale, max_bias, 0.0f);
+        const ggml_backend_buffer_ptr memory(
+            ggml_backend_alloc_ctx_tensors_from_buft(c, ggml_backend_dev_buffer_type(device)));
+        if (!memory) {
+            throw std::runtime_error("out of memory");
+        }
+        ggml_cgraph * graph = ggml_new_graph(c);
+        ggml_build_forward_expand(graph, result);
+        fill(asked, queries);
+        fill(hidden, mask);
+        compute(backend.get(), graph);
+        ggml_backend_tensor_get(result, results, 0, ggml_nbytes(result));
+    }
+
+    // Converts to the tensor's type.
+    static void fill(ggml_tensor * tensor, const float * from) {
+        std::vector<char> bytes(ggml_nbytes(tensor));
+        ggml_quantize_chunk(tensor->type, from, bytes.data(), 0, ggml_nrows(tensor), tensor->ne[0], nullptr);
+        ggml_backend_tensor_set(tensor, bytes.data(), 0, bytes.size());
+    }
+
+    ggml_backend_dev_t device;
+    ggml_backend_ptr backend;
+    ggml_context_ptr context;
+    ggml_tensor *keys, *values;
+    ggml_backend_buffer_ptr buffer;
 };
 
 extern "C" {
@@ -414,6 +476,26 @@ void gl_product_free(gl_product * product) {
 
 bool gl_product_multiply(gl_product * product, const float * inputs, int64_t stride, int64_t count, float * products) {
     return guarded(false, [&] { return product->multiply(inputs, stride, count, products); });
+}
+
+gl_attention * gl_attention_new(ggml_backend_reg_t registration, ggml_threadpool_t threads, int32_t n_threads,
+                                enum ggml_type type, int64_t heads, int64_t positions, int64_t key_size, int64_t value_size,
+                                const float * keys, const float * values) {
+    return guarded<gl_attention *>(nullptr, [&] {
+        return new gl_attention(registration, threads, n_threads, type, heads, positions, key_size, value_size, keys, values);
+    });
+}
+
+void gl_attention_free(gl_attention * attention) {
+    delete attention;
+}
+
+bool gl_attention_attend(gl_attention * attention, int64_t tokens, int64_t heads, const float * queries, float scale,
+                         float max_bias, const float * mask, float * results) {
+    return guarded(false, [&] {
+        attention->attend(tokens, heads, queries, scale, max_bias, mask, results);
+        return true;
+    });
 }
 
 } // extern "C"

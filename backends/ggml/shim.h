@@ -100,6 +100,18 @@ void gl_product_free(gl_product * product);
 // failure.
 bool gl_product_multiply(gl_product * product, const float * inputs, int64_t stride, int64_t count, float * products);
 
+// Keys and values, [position][head][element], in a cache of `type` on the CPU of `registration`. NULL on failure.
+typedef struct gl_attention gl_attention;
+gl_attention * gl_attention_new(ggml_backend_reg_t registration, ggml_threadpool_t threads, int32_t n_threads,
+                                enum ggml_type type, int64_t heads, int64_t positions, int64_t key_size, int64_t value_size,
+                                const float * keys, const float * values);
+void gl_attention_free(gl_attention * attention);
+
+// Attends with queries[token][head][element] and mask[token][position], and writes results[token][head][element]. false on
+// failure.
+bool gl_attention_attend(gl_attention * attention, int64_t tokens, int64_t heads, const float * queries, float scale,
+                         float max_bias, const float * mask, float * results);
+
 #define GL_EXCEPTION INT32_MIN
 
 #ifdef __cplusplus

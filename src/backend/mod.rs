@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod attention;
 mod batch;
 mod chat;
 mod embedding;
@@ -32,6 +33,7 @@ mod roofline;
 mod vocabulary;
 
 pub use adapter::{AdapterEngineError, BackendAdapter, Directions};
+pub use attention::{Attention, Cache, Queries};
 pub use batch::{Batch, BatchError, BatchItem, Position, SequenceId, Token};
 pub use chat::{
     CompiledTemplate, GrammarTrigger, Message, PromptEnding, ReasoningMarkers, RenderRequest, RenderedPrompt, Reply,
@@ -111,6 +113,19 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         threads: NonZeroU32,
     ) -> Option<Result<Box<dyn Product>, ProductError>> {
         let _ = (device, matrix, threads);
+        None
+    }
+
+    /// Puts keys and values on `device`, to attend to with `threads` threads: for tests and benchmarks of kernels.
+    ///
+    /// `None` means that this backend computes whole models only.
+    fn attention(
+        &self,
+        device: &Device,
+        cache: Cache<'_>,
+        threads: NonZeroU32,
+    ) -> Option<Result<Box<dyn Attention>, ProductError>> {
+        let _ = (device, cache, threads);
         None
     }
 

@@ -73,12 +73,12 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// Why a product could not be computed.
+/// Why a product, or attention, could not be computed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProductError {
-    /// Matrix, inputs and products do not fit each other.
-    #[error("the sizes of the matrix, its inputs and the products do not fit each other")]
+    /// What is multiplied and what comes of it do not fit each other.
+    #[error("the sizes of what is multiplied, and of the memory for the results, do not fit each other")]
     Shape,
     /// The engine failed: memory, or an element type that it does not multiply with.
     #[error("{0}")]

@@ -13,9 +13,12 @@
 #include "llamafile/sgemm.cpp"
 #undef llamafile_sgemm
 #define ggml_cpu_extra_compute_forward ggml_cpu_extra_compute_forward_own
+#define ggml_cpu_extra_work_size ggml_cpu_extra_work_size_own
 #include "traits.cpp"
 #undef ggml_cpu_extra_compute_forward
+#undef ggml_cpu_extra_work_size
 
+#include "attention.h"
 #include "prompt.h"
 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
@@ -138,5 +141,14 @@ extern "C" bool ggml_cpu_extra_compute_forward(ggml_compute_params * params, ggm
         return true;
     }
 #endif
-    return ggml_cpu_extra_compute_forward_own(params, node);
+    return attention::computed(params, node) || ggml_cpu_extra_compute_forward_own(params, node);
+}
+
+// What ggml asks before, for the memory that all threads share while they compute a node.
+extern "C" bool ggml_cpu_extra_work_size(int threads, const ggml_tensor * node, size_t * size) {
+    if (attention::takes(node)) {
+        *size = attention::work_size(node, threads);
+        return true;
+    }
+    return ggml_cpu_extra_work_size_own(threads, node, size);
 }

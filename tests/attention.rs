@@ -1,0 +1,229 @@
+//! Attention of many tokens at once, on every tier, against sums in 64 bits that are written here.
+//!
+//! Keys and values are numbers that the cache's type holds exactly, so that nothing but the arithmetic is compared. Fewer than 16
+//! tokens are left to ggml, which sums in 16 bits.
+#![forbid(unsafe_code)]
+
+#[path = "kernels/random.rs"]
+mod random;
+
+use std::num::NonZeroU32;
+
+use gguf_loader::{
+    backend::{Backend, Cache, CacheType, Queries, registered},
+    hardware::Hardware,
+};
+use proptest::{prelude::*, test_runner::FileFailurePersistence};
+use random::Random;
+
+/// The tiers that this CPU can run.
+fn tiers() -> Vec<&'static dyn Backend> {
+    let hardware = Hardware::detect();
+    let tiers = registered().filter(|backend| backend.id().starts_with("cpu-"));
+    tiers.filter(|backend| backend.devices(&hardware).is_ok()).collect()
+}
+
+/// What stands in a mask.
+#[derive(Debug, Clone, Copy)]
+enum Hides {
+    /// All positions are seen.
+    Nothing,
+    /// Those after a token, the last of which stands at the last position.
+    Future,
+    /// Those, and what lies `window` positions back.
+    AllButAWindow(usize),
+    /// Positions by chance, and from some tokens all of them.
+    ByChance,
+    /// Nothing, but adds numbers.
+    Adds,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    cache_type: CacheType,
+    tokens: usize,
+    positions: usize,
+    /// Heads of keys, and queries for each.
+    heads: (usize, usize),
+    key_size: usize,
+    value_size: usize,
+    max_bias: f32,
+    hides: Hides,
+    threads: u32,
+}
+
+const USUAL: Case = Case {
+    cache_type: CacheType::F16,
+    tokens: 40,
+    positions: 70,
+    heads: (2, 3),
+    key_size: 64,
+    value_size: 64,
+    max_bias: 0.0,
+    hides: Hides::Future,
+    threads: 2,
+};
+
+fn mask(case: &Case, random: &mut Random) -> Vec<f32> {
+    let hidden = |hidden: bool| if hidden { f32::NEG_INFINITY } else { 0.0 };
+    let mut mask = Vec::new();
+    for token in 0..case.tokens {
+        let now = (case.positions + token).saturating_sub(case.tokens - 1);
+        let blind = random.below(5) == 0;
+        for position in 0..case.positions {
+            mask.push(match case.hides {
+                Hides::Nothing => 0.0,
+                // ALiBi's masks have distances where others have zeros.
+                Hides::Future if case.max_bias > 0.0 && position <= now => position as f32 - now as f32,
+                Hides::Future => hidden(position > now),
+                Hides::AllButAWindow(window) => hidden(position > now || position + window <= now),
+                Hides::ByChance => hidden(blind || random.below(3) == 0),
+                Hides::Adds => random.below(9) as f32 - 4.0,
+            });
+        }
+    }
+    mask
+}
+
+/// Whole numbers of which each block has one of magnitude 127, divided by a power of two: exact as Q8_0 and in 16 bits.
+fn exact(count: usize, random: &mut Random) -> Vec<f32> {
+    let mut values: Vec<f32> = (0..count).map(|_| random.below(255) as f32 - 127.0).collect();
+    for block in values.chunks_mut(32) {
+        let place = random.below(block.len() as u32) as usize;
+        block[place] = if random.below(2) == 0 { 127.0 } else { -127.0 };
+    }
+    values.into_iter().map(|value| value / 64.0).collect()
+}
+
+/// `softmax(scale * keys * query + slope * mask) * values` of every token and head.
+fn expected(case: &Case, keys: &[f32], values: &[f32], queries: &Queries<'_>) -> Vec<f64> {
+    let (kept, each) = case.heads;
+    let heads = kept * each;
+    let mut results = Vec::new();
+    for (index, query) in queries.values.chunks(case.key_size).enumerate() {
+        let (token, head) = (index / heads, index % heads);
+        // ALiBi: 8 heads have slopes of 2^-(b/8), 2^-(2b/8) and so on; those beyond a power of two lie between.
+        let power = 1 << heads.ilog2();
+        let step = if head < power { (head + 1) as f64 } else { (head - power) as f64 + 0.5 };
+        let slope = (-f64::from(case.max_bias) * step / power as f64).exp2();
+        let row = |of: usize, size: usize| (of * kept + head / each) * size;
+        let scores: Vec<f64> = (0..case.positions)
+            .map(|position| {
+                let key = &keys[row(position, case.key_size)..][..case.key_size];
+                let product: f64 = key.iter().zip(query).map(|(&k, &q)| f64::from(k) * f64::from(q)).sum();
+                product * f64::from(queries.scale) + slope * f64::from(queries.mask[token * case.positions + position])
+            })
+            .collect();
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        results.extend((0..case.value_size).map(|element| {
+            let seen = weights.iter().enumerate().filter(|_| largest > f64::NEG_INFINITY);
+            let total = seen.map(|(at, weight)| weight * f64::from(values[row(at, case.value_size) + element]));
+            if largest > f64::NEG_INFINITY { total.sum::<f64>() / sum } else { 0.0 }
+        }));
+    }
+    results
+}
+
+fn check(case: Case, seed: u64) {
+    let mut random = Random::new(seed);
+    let (kept, each) = case.heads;
+    let keys = exact(case.positions * kept * case.key_size, &mut random);
+    let values = exact(case.positions * kept * case.value_size, &mut random);
+    let query = exact(case.tokens * kept * each * case.key_size, &mut random);
+    let mask = mask(&case, &mut random);
+    let queries = Queries {
+        tokens: case.tokens,
+        heads: kept * each,
+        values: &query,
+        scale: 0.25 / (case.key_size as f32).sqrt(),
+        max_bias: case.max_bias,
+        mask: &mask,
+    };
+    let expected = expected(&case, &keys, &values, &queries);
+    for backend in tiers() {
+        let device = backend.devices(&Hardware::detect()).expect("usable").remove(0);
+        let cache = Cache {
+            cache_type: case.cache_type,
+            heads: kept,
+            key_size: case.key_size,
+            value_size: case.value_size,
+            keys: &keys,
+            values: &values,
+        };
+        let threads = NonZeroU32::new(case.threads).expect("not zero");
+        let mut attention = backend.attention(&device, cache, threads).expect("attends").expect("a cache");
+        let mut results = vec![f32::NAN; expected.len()];
+        attention.attend(queries, &mut results).expect("attention");
+        for (index, (&got, &expected)) in results.iter().zip(&expected).enumerate() {
+            // Values are up to 2, and each of the sums, up to that of 300 weights, is rounded to 24 bits.
+            assert!(
+                (f64::from(got) - expected).abs() < 4e-6,
+                "{}: {case:?}: element {} of head {} of token {} is {got}, not {expected}",
+                backend.id(),
+                index % case.value_size,
+                index / case.value_size % (kept * each),
+                index / case.value_size / (kept * each),
+            );
+        }
+    }
+}
+
+#[test]
+fn every_mask_is_kept() {
+    for hides in [Hides::Nothing, Hides::Future, Hides::AllButAWindow(20), Hides::ByChance, Hides::Adds] {
+        check(Case { hides, ..USUAL }, 1);
+    }
+}
+
+#[test]
+fn every_exact_cache_type_is_read() {
+    for cache_type in [CacheType::F32, CacheType::F16, CacheType::BF16, CacheType::Q8_0] {
+        check(Case { cache_type, ..USUAL }, 2);
+    }
+}
+
+#[test]
+fn slopes_are_those_of_alibi() {
+    for heads in [(1, 8), (12, 1), (2, 3)] {
+        check(Case { heads, max_bias: 8.0, ..USUAL }, 3);
+    }
+}
+
+#[test]
+fn heads_of_any_size_and_number_are_computed() {
+    for (key_size, value_size) in [(64, 64), (80, 80), (96, 96), (128, 128), (256, 256), (192, 128), (40, 40)] {
+        for heads in [(1, 1), (1, 5), (3, 1), (5, 4)] {
+            check(Case { key_size, value_size, heads, ..USUAL }, 4);
+        }
+    }
+}
+
+#[test]
+fn any_number_of_tokens_and_positions_is_computed() {
+    for tokens in [16, 17, 33, 63, 64, 65, 130] {
+        for positions in [tokens, tokens + 1, tokens + 31, 256] {
+            check(Case { tokens, positions, ..USUAL }, 5);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 48,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn random_attention_is_computed(
+        tokens in 16_usize..100, more in 0_usize..150, kept in 1_usize..4, each in 1_usize..6, size in 1_usize..9,
+        window in 1_usize..60, hides in 0..5_usize, threads in 1_u32..6, seed: u64,
+    ) {
+        let hides =
+            [Hides::Nothing, Hides::Future, Hides::AllButAWindow(window), Hides::ByChance, Hides::Adds][hides];
+        let (key_size, value_size, positions) = (size * 16, size * 16, tokens + more);
+        check(Case { tokens, positions, heads: (kept, each), key_size, value_size, hides, threads, ..USUAL }, seed);
+    }
+}

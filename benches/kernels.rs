@@ -1,15 +1,16 @@
 //! Single products with ternary matrices of BitNet 2B-4T's shapes: `cargo bench --profile release --bench kernels -- zen4`.
 //!
 //! Group `kernels`: `<backend>/<rows>x<columns>/<tokens>`, with the ternary kernels of every tier that runs here and, beside
-//! them, ggml's own of the same tier. Criterion's throughput is multiply-adds a second; at two bits a weight, a quarter of it
-//! is the bytes a second of one token. Group `limits` has what binds them: reading memory, with the same threads, and the
+//! them, ggml's own of the same tier. Criterion's throughput is multiply-adds a second, and beside it the bytes of the matrix, at two
+//! bits a weight, that are read in that time. Group `attention`: `<backend>/<cache type>/<tokens>`, its heads: each token sees all
+//! before it, and what is counted are the multiply-adds that this takes. Group `limits` has what binds them: reading memory, with the same threads, and the
 //! multiply-adds of each tier's kernel on registers alone, on one thread. `GGUF_LOADER_THREADS` sets the threads.
 
 use std::{hint::black_box, num::NonZeroU32, thread, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gguf_loader::{
-    backend::{Backend, Inputs, Matrix, registered},
+    backend::{Backend, Cache, CacheType, Inputs, Matrix, Queries, registered},
     gguf::TensorType,
     hardware::Hardware,
     knobs::Knobs,
@@ -47,12 +48,45 @@ fn kernels(criterion: &mut Criterion) {
             for tokens in TOKENS {
                 let inputs: Vec<f32> = (0..columns * tokens).map(|index| (index % 251) as f32 - 125.0).collect();
                 let mut products = vec![0.0; rows * tokens];
-                group.throughput(Throughput::Elements((rows * columns * tokens) as u64));
+                let elements = (rows * columns * tokens) as u64;
+                group.throughput(Throughput::ElementsAndBytes { elements, bytes: (rows * columns / 4) as u64 });
                 let name = BenchmarkId::new(backend.id(), format!("{rows}x{columns}/{tokens}"));
                 group.bench_function(name, |bencher| {
                     bencher.iter(|| product.multiply(Inputs::new(&inputs, columns), &mut products).expect("a product"));
                 });
             }
+        }
+    }
+    group.finish();
+}
+
+/// Attention of a prompt to itself.
+fn attention(criterion: &mut Criterion) {
+    const KEPT: usize = 5;
+    const HEADS: usize = 20;
+    const SIZE: usize = 128;
+    let hardware = Hardware::detect();
+    let threads = threads(&hardware);
+    let mut group = criterion.benchmark_group("attention");
+    group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
+    for backend in backends(&hardware) {
+        let device = backend.devices(&hardware).expect("asked before").remove(0);
+        for (cache_type, tokens) in [(CacheType::F16, 128), (CacheType::F16, 512), (CacheType::Q8_0, 512)] {
+            let values =
+                |rows: usize| -> Vec<f32> { (0..rows * SIZE).map(|at| (at % 251) as f32 / 125.0 - 1.0).collect() };
+            let kept = values(tokens * KEPT);
+            let cache = Cache { cache_type, heads: KEPT, key_size: SIZE, value_size: SIZE, keys: &kept, values: &kept };
+            let Some(attention) = backend.attention(&device, cache, threads) else { continue };
+            let mut attention = attention.expect("a cache of whole blocks");
+            let hidden = |at: usize| if at % tokens > at / tokens { f32::NEG_INFINITY } else { 0.0 };
+            let mask: Vec<f32> = (0..tokens * tokens).map(hidden).collect();
+            let query = values(tokens * HEADS);
+            let mut results = vec![0.0; query.len()];
+            let queries = Queries { tokens, heads: HEADS, values: &query, scale: 0.1, max_bias: 0.0, mask: &mask };
+            group.throughput(Throughput::Elements((tokens * (tokens + 1) / 2 * HEADS * SIZE * 2) as u64));
+            group.bench_function(BenchmarkId::new(backend.id(), format!("{cache_type:?}/{tokens}")), |bencher| {
+                bencher.iter(|| attention.attend(queries, &mut results).expect("attention"));
+            });
         }
     }
     group.finish();
@@ -110,5 +144,5 @@ fn memory_read(criterion: &mut Criterion, threads: usize) {
     group.finish();
 }
 
-criterion_group!(benches, kernels, limits);
+criterion_group!(benches, kernels, attention, limits);
 criterion_main!(benches);

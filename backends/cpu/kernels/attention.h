@@ -37,8 +37,9 @@ static_assert(KEYS % KEYS_AT_ONCE == 0);
 // Tiles of queries that share them, at most: their queries and results stay in the second-level cache.
 constexpr int MOST_TILES = 192 / LANES;
 
-// Fewer do not fill a tile.
-constexpr int64_t LEAST_TOKENS = 16;
+// From here on ggml computes otherwise, too, with more precision than for fewer: elsewhere a border would be one more at which a
+// prompt's rounding depends on how it is cut into passes.
+constexpr int64_t LEAST_TOKENS = 64;
 
 // Whether this file computes a node.
 inline bool takes(const ggml_tensor * node) {

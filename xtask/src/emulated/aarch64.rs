@@ -23,7 +23,7 @@ const SYSROOT: &str = "/usr/aarch64-linux-gnu";
 const LOADER: &str = "/lib/ld-linux-aarch64.so.1";
 
 /// The tests that run on every CPU, beside the unit tests.
-const TESTS: &[&str] = &["kernels", "tiers"];
+const TESTS: &[&str] = &["attention", "kernels", "tiers"];
 /// And those that run on the newest only: an emulator takes its time.
 const MORE_TESTS: &[&str] = &["allocations", "calibration", "gguf", "hardware", "link_audit", "selection", "selector"];
 

@@ -7,14 +7,14 @@
 #[path = "kernels/random.rs"]
 mod random;
 
-use std::{env, num::NonZeroU32};
+use std::num::NonZeroU32;
 
 use gguf_loader::{
     backend::{Backend, Cache, CacheType, Queries, registered},
     hardware::Hardware,
 };
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
-use random::Random;
+use random::{Random, cases};
 
 /// The tiers that this CPU can run.
 fn tiers() -> Vec<&'static dyn Backend> {
@@ -85,14 +85,20 @@ fn mask(case: &Case, random: &mut Random) -> Vec<f32> {
     mask
 }
 
-/// Whole numbers of which each block has one of magnitude 127, divided by a power of two: exact as Q8_0 and in 16 bits.
-fn exact(count: usize, random: &mut Random) -> Vec<f32> {
-    let mut values: Vec<f32> = (0..count).map(|_| random.below(255) as f32 - 127.0).collect();
-    for block in values.chunks_mut(32) {
-        let place = random.below(block.len() as u32) as usize;
-        block[place] = if random.below(2) == 0 { 127.0 } else { -127.0 };
+/// Numbers that the type holds exactly: whole ones in its range, of which each block has both ends, divided by a power of two.
+fn exact(cache_type: CacheType, count: usize, random: &mut Random) -> Vec<f32> {
+    let (least, most) = match cache_type {
+        CacheType::Q4_0 | CacheType::Q4_1 => (-8, 7),
+        CacheType::Q5_0 | CacheType::Q5_1 => (-16, 15),
+        _ => (-127, 127),
+    };
+    let steps = (most - least) as u32;
+    let mut values: Vec<i32> = (0..count).map(|_| least + random.below(steps + 1) as i32).collect();
+    for block in values.chunks_exact_mut(32) {
+        let place = random.below(31) as usize;
+        block[place..place + 2].copy_from_slice(&[least, most]);
     }
-    values.into_iter().map(|value| value / 64.0).collect()
+    values.into_iter().map(|value| value as f32 / (steps + 1).next_power_of_two() as f32 * 4.0).collect()
 }
 
 /// `softmax(scale * keys * query + slope * mask) * values` of every token and head.
@@ -129,9 +135,9 @@ fn expected(case: &Case, keys: &[f32], values: &[f32], queries: &Queries<'_>) ->
 fn check(case: Case, seed: u64) {
     let mut random = Random::new(seed);
     let (kept, each) = case.heads;
-    let keys = exact(case.positions * kept * case.key_size, &mut random);
-    let values = exact(case.positions * kept * case.value_size, &mut random);
-    let query = exact(case.tokens * kept * each * case.key_size, &mut random);
+    let keys = exact(case.cache_type, case.positions * kept * case.key_size, &mut random);
+    let values = exact(case.cache_type, case.positions * kept * case.value_size, &mut random);
+    let query = exact(CacheType::F32, case.tokens * kept * each * case.key_size, &mut random);
     let mask = mask(&case, &mut random);
     let queries = Queries {
         tokens: case.tokens,
@@ -178,8 +184,8 @@ fn every_mask_is_kept() {
 }
 
 #[test]
-fn every_exact_cache_type_is_read() {
-    for cache_type in [CacheType::F32, CacheType::F16, CacheType::BF16, CacheType::Q8_0] {
+fn every_cache_type_is_read() {
+    for cache_type in CacheType::ALL {
         check(Case { cache_type, ..USUAL }, 2);
     }
 }
@@ -207,12 +213,6 @@ fn any_number_of_tokens_and_positions_is_computed() {
             check(Case { tokens, positions, ..USUAL }, 5);
         }
     }
-}
-
-/// How many random cases: `PROPTEST_CASES`, or so many.
-fn cases(usual: u32) -> u32 {
-    let asked_for = env::var("PROPTEST_CASES").ok();
-    asked_for.map_or(usual, |cases| cases.parse().expect("PROPTEST_CASES is a number"))
 }
 
 proptest! {

@@ -10,7 +10,7 @@ mod random;
 #[path = "kernels/stored.rs"]
 mod stored;
 
-use std::{env, num::NonZeroU32};
+use std::num::NonZeroU32;
 
 use gguf_loader::{
     backend::{Backend, Inputs, Matrix, Product, ProductError, registered},
@@ -18,7 +18,7 @@ use gguf_loader::{
     hardware::Hardware,
 };
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
-use random::Random;
+use random::{Random, cases};
 use stored::{SixBit, Weights};
 
 const TYPES: [TensorType; 3] = [TensorType::TQ1_0, TensorType::TQ2_0, TensorType::Q2_0];
@@ -95,12 +95,6 @@ fn check(weights: &Weights, inputs: &Rows, threads: u32) {
             );
         }
     }
-}
-
-/// As many random cases as proptest's own variable says: an emulator takes its time.
-fn cases(usual: u32) -> u32 {
-    let asked_for = env::var("PROPTEST_CASES").ok();
-    asked_for.map_or(usual, |cases| cases.parse().expect("PROPTEST_CASES is a number"))
 }
 
 #[test]

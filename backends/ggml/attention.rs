@@ -2,12 +2,7 @@
 
 use std::{num::NonZeroU32, ptr::NonNull};
 
-use super::{
-    context::ggml_type,
-    ffi, model,
-    process::{self, CpuRegistration, Reentered},
-    threadpool::{MAX_THREADS, Threadpool},
-};
+use super::{context::ggml_type, ffi, model, process::CpuRegistration, product::on_tier, threadpool::Threadpool};
 use crate::backend::{Attention, Cache, ProductError, Queries};
 
 /// Owner of a `gl_attention`.
@@ -32,21 +27,14 @@ impl LlamaAttention {
         threads: NonZeroU32,
     ) -> Result<Self, ProductError> {
         let positions = cache.positions().ok_or(ProductError::Shape)?;
-        let threads = threads.get();
-        if threads > MAX_THREADS {
-            return Err(ProductError::Failed(format!("at most {MAX_THREADS} threads")));
-        }
-        let failed = |message: &str| ProductError::Failed(message.to_owned());
-        let made = process::with_cpu(Some(registration), |registered| {
-            let registered = registered.ok_or_else(|| failed("the tier has no registration"))?;
-            let pool = Threadpool::new(registered, threads, None).ok_or_else(|| failed("no threads to be had"))?;
+        let (raw, pool) = on_tier(registration, threads, |registered, pool, threads| {
             // SAFETY: the registration is one of ggml's CPU backends, the pool was made by it for this number of threads, and
             // keys and values have the lengths that the sizes ask for, of whole blocks.
-            let raw = unsafe {
+            unsafe {
                 ffi::gl_attention_new(
                     registered.as_ptr(),
                     pool.as_ptr(),
-                    threads.cast_signed(),
+                    threads,
                     ggml_type(cache.cache_type),
                     cache.heads as i64,
                     positions as i64,
@@ -55,12 +43,10 @@ impl LlamaAttention {
                     cache.keys.as_ptr(),
                     cache.values.as_ptr(),
                 )
-            };
-            let raw = NonNull::new(raw).ok_or_else(|| ProductError::Failed(model::message(String::new())))?;
-            let Cache { heads, key_size, value_size, .. } = cache;
-            Ok(Self { raw, heads, positions, key_size, value_size, _pool: pool })
-        });
-        made.unwrap_or_else(|Reentered| Err(ProductError::Failed(Reentered.to_string())))
+            }
+        })?;
+        let Cache { heads, key_size, value_size, .. } = cache;
+        Ok(Self { raw, heads, positions, key_size, value_size, _pool: pool })
     }
 }
 

@@ -6,7 +6,7 @@ use llama_cpp_sys_2 as sys;
 
 use super::{
     ffi, model,
-    process::{self, CpuRegistration, Reentered},
+    process::{self, CpuRegistration, Reentered, Registered},
     threadpool::{MAX_THREADS, Threadpool},
 };
 use crate::{
@@ -43,32 +43,44 @@ impl LlamaProduct {
         if !multiplies(matrix.tensor_type) {
             return Err(ProductError::Failed(format!("no products with {}", matrix.tensor_type)));
         }
-        let failed = |message: &str| ProductError::Failed(message.to_owned());
-        let threads = threads.get();
-        if threads > MAX_THREADS {
-            return Err(ProductError::Failed(format!("at most {MAX_THREADS} threads")));
-        }
-        let made = process::with_cpu(Some(registration), |registered| {
-            let registered = registered.ok_or_else(|| failed("the tier has no registration"))?;
-            let pool = Threadpool::new(registered, threads, None).ok_or_else(|| failed("no threads to be had"))?;
+        let (raw, pool) = on_tier(registration, threads, |registered, pool, threads| {
             // SAFETY: the registration is one of ggml's CPU backends, the pool was made by it for this number of threads,
             // and `data` has the length that type and shape ask for.
-            let raw = unsafe {
+            unsafe {
                 ffi::gl_product_new(
                     registered.as_ptr(),
                     pool.as_ptr(),
-                    threads.cast_signed(),
+                    threads,
                     sys::ggml_type::from(matrix.tensor_type.id()),
                     rows,
                     columns,
                     matrix.data.as_ptr().cast(),
                 )
-            };
-            let raw = NonNull::new(raw).ok_or_else(|| ProductError::Failed(model::message(String::new())))?;
-            Ok(Self { raw, registration, rows: matrix.rows, columns: matrix.columns, _pool: pool })
-        });
-        made.unwrap_or_else(|Reentered| Err(ProductError::Failed(Reentered.to_string())))
+            }
+        })?;
+        Ok(Self { raw, registration, rows: matrix.rows, columns: matrix.columns, _pool: pool })
     }
+}
+
+/// What `make` makes in C on the tier of `registration`, which the CPU can execute, and the threads that it was given: how many is
+/// `make`'s last argument. They must outlive it.
+pub(super) fn on_tier<T>(
+    registration: CpuRegistration,
+    threads: NonZeroU32,
+    make: impl FnOnce(Registered, &Threadpool, i32) -> *mut T,
+) -> Result<(NonNull<T>, Threadpool), ProductError> {
+    let failed = |message: &str| ProductError::Failed(message.to_owned());
+    let threads = threads.get();
+    if threads > MAX_THREADS {
+        return Err(ProductError::Failed(format!("at most {MAX_THREADS} threads")));
+    }
+    let made = process::with_cpu(Some(registration), |registered| {
+        let registered = registered.ok_or_else(|| failed("the tier has no registration"))?;
+        let pool = Threadpool::new(registered, threads, None).ok_or_else(|| failed("no threads to be had"))?;
+        let raw = NonNull::new(make(registered, &pool, threads.cast_signed()));
+        Ok((raw.ok_or_else(|| ProductError::Failed(model::message(String::new())))?, pool))
+    });
+    made.unwrap_or_else(|Reentered| Err(ProductError::Failed(Reentered.to_string())))
 }
 
 impl Product for LlamaProduct {

@@ -24,6 +24,7 @@ pub struct Cache<'a> {
 impl Cache<'_> {
     /// How many positions there are, where keys and values are of as many and consist of whole blocks.
     pub fn positions(&self) -> Option<usize> {
+        // What has fewer than 16 bits comes in blocks of 32.
         let block = if self.cache_type.bits_of_32() < 512 { 32 } else { 1 };
         let whole = |values: &[f32], size: usize| {
             let row = size.checked_mul(self.heads).filter(|&row| row > 0 && size.is_multiple_of(block))?;

@@ -9,7 +9,7 @@ mod block32;
 #[path = "../kernels/random.rs"]
 mod random;
 
-use std::{env, num::NonZeroU32};
+use std::num::NonZeroU32;
 
 use block32::Block32;
 use block256::Block256;
@@ -19,7 +19,7 @@ use gguf_loader::{
     hardware::Hardware,
 };
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
-use random::Random;
+use random::{Random, cases};
 
 /// A matrix in one of the formats.
 trait Weights {
@@ -94,12 +94,6 @@ fn check_random(tensor_type: TensorType, rows: usize, columns: usize, tokens: us
     };
     let values = inputs(block(tensor_type), columns, tokens, random);
     check(tensor_type, &*weights, rows, columns, &values, threads);
-}
-
-/// As many random cases as proptest's own variable says: an emulator takes its time.
-fn cases(usual: u32) -> u32 {
-    let asked_for = env::var("PROPTEST_CASES").ok();
-    asked_for.map_or(usual, |cases| cases.parse().expect("PROPTEST_CASES is a number"))
 }
 
 proptest! {

@@ -74,6 +74,7 @@ class Scratch {
         largest = take(MOST_TILES * LANES);
         sums = take(MOST_TILES * LANES);
         factors = take(LANES);
+        slopes = take(MOST_TILES * LANES);
     }
 
     // How much a thread needs, a whole number of cache lines.
@@ -90,6 +91,7 @@ class Scratch {
     float * largest; // [tile][lane]
     float * sums;    // [tile][lane]
     float * factors; // [lane]
+    float * slopes;  // [tile][lane]
 
   private:
     float * take(int64_t floats) {
@@ -113,7 +115,7 @@ inline size_t work_size(const ggml_tensor * node, int threads) {
 GL_INLINE Floats exponential(Floats x) {
     using L = FloatLanes;
     // x = whole * ln 2 + rest, ln 2 in two parts of which the first has few bits.
-    const Floats whole = L::round(L::multiply(x, L::floats(1.44269504f)));
+    const Floats whole = L::whole(L::multiply(x, L::floats(1.44269504f)));
     Floats rest = L::multiply_add(whole, L::floats(-0.693359375f), x);
     rest = L::multiply_add(whole, L::floats(2.12194440e-4f), rest);
     // Taylor's series: |rest| <= ln 2 / 2.
@@ -318,7 +320,7 @@ class Attention {
                     converted = true;
                 }
                 if (closes == Mask::Closes::SOMETHING) {
-                    spread(mask, first + tile, key, now);
+                    spread(mask, first + tile, tile, key, now);
                 }
                 float * results = scratch_.results + tile * LANES * value_size_;
                 multiply_keys(scratch_.queries + tile * LANES * key_size_, scratch_.keys, key_size_, now, scratch_.scores);
@@ -358,6 +360,7 @@ class Attention {
             for (int64_t element = 0; element < key_size_; ++element) {
                 to[element * LANES + lane] = query[element] * scale_;
             }
+            scratch_.slopes[within * LANES + lane] = slope_of(head);
         });
         std::fill_n(scratch_.results + within * LANES * value_size_, LANES * value_size_, 0.0f);
         // Not minus infinity: the difference to a score that is must not be NaN.
@@ -366,16 +369,16 @@ class Attention {
     }
 
     // Writes the mask of a tile into `bias`, a lane for each query.
-    void spread(const Mask & mask, int64_t tile, int64_t key, int count) {
+    void spread(const Mask & mask, int64_t tile, int within, int64_t key, int count) {
         float of_token[KEYS];
         int64_t converted = -1;
         std::fill_n(scratch_.bias, KEYS * LANES, 0.0f);
-        each_query(tile, [&](int64_t lane, int64_t token, int64_t head) {
+        each_query(tile, [&](int64_t lane, int64_t token, int64_t) {
             if (token != converted) {
                 ggml_cpu_fp16_to_fp32(mask.of(token) + key, of_token, count);
                 converted = token;
             }
-            const float slope = slope_of(head);
+            const float slope = scratch_.slopes[within * LANES + lane];
             for (int i = 0; i < count; ++i) {
                 scratch_.bias[i * LANES + lane] = slope * of_token[i];
             }

@@ -2,16 +2,18 @@
 //
 // A `Lanes` has
 //   COUNT            32-bit lanes of a vector; each belongs to one row of weights, its four bytes to four columns
+//   REGISTERS        vectors that fit into registers
 //   GROUPS, TILE     vectors of rows and tokens that a tile of a matrix product computes at once, as registers allow
 //   CACHE            bytes of activations that should stay in the second-level cache during a product
 //   limit(w)         multiply-adds that a Partial takes before it could overflow, with weights of at most w
 //   WIDE             whether weights may use all 8 bits
 //   Bytes            4 * COUNT bytes: unsigned weights (of 7 bits unless WIDE), or activations
 //   Partial          running sums of products, in whatever form the instructions give
-//   Ints, Floats     COUNT sums
+//   Ints, Floats     COUNT sums, or other numbers
 //   Digits           with GL_DENSE: the table look-ups of dense.h
-// and the functions on them that `panel.h` here and, in `backends/bitnet/kernels`, `product.h`, `six_bit.h` and `dense.h` are
-// written with. Activations are within -127..127; in `panel.h`, which needs VNNI, they are the unsigned bytes and weights the signed.
+// and the functions on them that `panel.h` and `attention.h` here and, in `backends/bitnet/kernels`, `product.h`, `six_bit.h` and
+// `dense.h` are written with. Activations are within -127..127; in `panel.h`, which needs VNNI, they are the unsigned bytes and
+// weights the signed.
 #pragma once
 
 #include <cstddef>

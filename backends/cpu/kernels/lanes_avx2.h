@@ -7,6 +7,7 @@ namespace kernels {
 
 struct Lanes {
     static constexpr int COUNT = 8;
+    static constexpr int REGISTERS = 16;
     static constexpr int GROUPS = 2;
 
     using Bytes = __m256i;
@@ -78,6 +79,20 @@ struct Lanes {
     static GL_INLINE Floats add(Floats left, Floats right) { return _mm256_add_ps(left, right); }
     static GL_INLINE Floats multiply(Floats left, Floats right) { return _mm256_mul_ps(left, right); }
     static GL_INLINE Floats larger(Floats left, Floats right) { return _mm256_max_ps(left, right); }
+    static GL_INLINE Floats subtract(Floats left, Floats right) { return _mm256_sub_ps(left, right); }
+    // left * right + sum
+    static GL_INLINE Floats multiply_add(Floats left, Floats right, Floats sum) { return _mm256_fmadd_ps(left, right, sum); }
+    // Rounded half to even.
+    static GL_INLINE Floats whole(Floats floats) { return _mm256_round_ps(floats, _MM_FROUND_TO_NEAREST_INT); }
+    // 2 to the power of whole numbers, -126..127.
+    static GL_INLINE Floats power_of_two(Floats whole) {
+        const __m256i biased = _mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
+    }
+    // 0 where `left` is less than `right`.
+    static GL_INLINE Floats zero_where_less(Floats floats, Floats left, Floats right) {
+        return _mm256_andnot_ps(_mm256_cmp_ps(left, right, _CMP_LT_OQ), floats);
+    }
     static GL_INLINE Floats magnitude(Floats floats) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), floats); }
     static GL_INLINE float largest(Floats floats) {
         __m128 four = _mm_max_ps(_mm256_castps256_ps128(floats), _mm256_extractf128_ps(floats, 1));

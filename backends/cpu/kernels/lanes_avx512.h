@@ -7,6 +7,7 @@ namespace kernels {
 
 struct Lanes {
     static constexpr int COUNT = 16;
+    static constexpr int REGISTERS = 32;
     static constexpr int GROUPS = 4;
     static constexpr size_t CACHE = 512 * 1024;
 
@@ -84,6 +85,20 @@ struct Lanes {
     static GL_INLINE Floats add(Floats left, Floats right) { return _mm512_add_ps(left, right); }
     static GL_INLINE Floats multiply(Floats left, Floats right) { return _mm512_mul_ps(left, right); }
     static GL_INLINE Floats larger(Floats left, Floats right) { return _mm512_max_ps(left, right); }
+    static GL_INLINE Floats subtract(Floats left, Floats right) { return _mm512_sub_ps(left, right); }
+    // left * right + sum
+    static GL_INLINE Floats multiply_add(Floats left, Floats right, Floats sum) { return _mm512_fmadd_ps(left, right, sum); }
+    // Rounded half to even.
+    static GL_INLINE Floats whole(Floats floats) { return _mm512_roundscale_ps(floats, _MM_FROUND_TO_NEAREST_INT); }
+    // 2 to the power of whole numbers, -126..127.
+    static GL_INLINE Floats power_of_two(Floats whole) {
+        const __m512i biased = _mm512_add_epi32(_mm512_cvtps_epi32(whole), _mm512_set1_epi32(127));
+        return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));
+    }
+    // 0 where `left` is less than `right`.
+    static GL_INLINE Floats zero_where_less(Floats floats, Floats left, Floats right) {
+        return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(left, right, _CMP_NLT_UQ), floats);
+    }
     static GL_INLINE Floats magnitude(Floats floats) { return _mm512_abs_ps(floats); }
     static GL_INLINE float largest(Floats floats) { return _mm512_reduce_max_ps(floats); }
     static GL_INLINE float total(Floats floats) { return _mm512_reduce_add_ps(floats); }

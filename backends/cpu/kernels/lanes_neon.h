@@ -8,6 +8,7 @@ namespace kernels {
 
 struct Lanes {
     static constexpr int COUNT = 4;
+    static constexpr int REGISTERS = 32;
     static constexpr int GROUPS = 4;
     static constexpr size_t CACHE = 256 * 1024;
 
@@ -70,6 +71,19 @@ struct Lanes {
     static GL_INLINE Floats add(Floats left, Floats right) { return vaddq_f32(left, right); }
     static GL_INLINE Floats multiply(Floats left, Floats right) { return vmulq_f32(left, right); }
     static GL_INLINE Floats larger(Floats left, Floats right) { return vmaxq_f32(left, right); }
+    static GL_INLINE Floats subtract(Floats left, Floats right) { return vsubq_f32(left, right); }
+    // left * right + sum
+    static GL_INLINE Floats multiply_add(Floats left, Floats right, Floats sum) { return vfmaq_f32(sum, left, right); }
+    // Rounded half to even.
+    static GL_INLINE Floats whole(Floats floats) { return vrndnq_f32(floats); }
+    // 2 to the power of whole numbers, -126..127.
+    static GL_INLINE Floats power_of_two(Floats whole) {
+        return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(whole), vdupq_n_s32(127)), 23));
+    }
+    // 0 where `left` is less than `right`.
+    static GL_INLINE Floats zero_where_less(Floats floats, Floats left, Floats right) {
+        return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(floats), vcltq_f32(left, right)));
+    }
     static GL_INLINE Floats magnitude(Floats floats) { return vabsq_f32(floats); }
     static GL_INLINE float largest(Floats floats) { return vmaxvq_f32(floats); }
     static GL_INLINE float total(Floats floats) { return vaddvq_f32(floats); }

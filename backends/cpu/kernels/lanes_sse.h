@@ -8,6 +8,7 @@ namespace kernels {
 
 struct Lanes {
     static constexpr int COUNT = 4;
+    static constexpr int REGISTERS = 16;
     static constexpr int GROUPS = 2;
     static constexpr int TILE = 4;
 
@@ -95,6 +96,21 @@ struct Lanes {
     static GL_INLINE Floats add(Floats left, Floats right) { return _mm_add_ps(left, right); }
     static GL_INLINE Floats multiply(Floats left, Floats right) { return _mm_mul_ps(left, right); }
     static GL_INLINE Floats larger(Floats left, Floats right) { return _mm_max_ps(left, right); }
+    static GL_INLINE Floats subtract(Floats left, Floats right) { return _mm_sub_ps(left, right); }
+    // left * right + sum
+    static GL_INLINE Floats multiply_add(Floats left, Floats right, Floats sum) {
+        return _mm_add_ps(_mm_mul_ps(left, right), sum);
+    }
+    // Rounded half to even.
+    static GL_INLINE Floats whole(Floats floats) { return _mm_cvtepi32_ps(_mm_cvtps_epi32(floats)); }
+    // 2 to the power of whole numbers, -126..127.
+    static GL_INLINE Floats power_of_two(Floats whole) {
+        return _mm_castsi128_ps(_mm_slli_epi32(_mm_add_epi32(_mm_cvtps_epi32(whole), _mm_set1_epi32(127)), 23));
+    }
+    // 0 where `left` is less than `right`.
+    static GL_INLINE Floats zero_where_less(Floats floats, Floats left, Floats right) {
+        return _mm_andnot_ps(_mm_cmplt_ps(left, right), floats);
+    }
     static GL_INLINE Floats magnitude(Floats floats) { return _mm_andnot_ps(_mm_set1_ps(-0.0f), floats); }
     static GL_INLINE float largest(Floats floats) {
         floats = _mm_max_ps(floats, _mm_movehl_ps(floats, floats));

@@ -1,5 +1,5 @@
-// The products of two matrices that panel.h computes in place of ggml: of weights as they are in a file, and of those that ggml
-// repacked.
+// What prompts take that is computed here in place of ggml: products of two matrices, by panel.h, of weights as they are in a file
+// and of those that ggml repacked, and attention, by attention.h.
 #define GGML_COMMON_IMPL_CPP
 #include "ggml-common.h"
 

@@ -103,9 +103,9 @@ GL_INLINE void sum_dense_products(const uint8_t * packed, const int8_t * activat
             for (int64_t s = 0; s < DENSE_STEPS; ++s, packed += ROWS * 4) {
                 const int8_t * inputs = activations + s * STEP;
                 const Lanes::Bytes last = Lanes::broadcast(activations + 64 + 4 * s);
+                prefetch_lines<ROWS * 4>(packed + AHEAD);
                 GL_UNROLL
                 for (int g = 0; g < G; ++g) {
-                    Lanes::prefetch(packed + AHEAD + g * Lanes::COUNT * 4);
                     const Lanes::Bytes bytes = Lanes::load(packed + g * Lanes::COUNT * 4);
                     const Lanes::Bytes four = digits.four(bytes);
                     GL_UNROLL

@@ -34,6 +34,14 @@ struct Matrix {
     int64_t block;
 };
 
+// Asks for the lines that BYTES of the codes take, once each.
+template <size_t BYTES> GL_INLINE void prefetch_lines(const uint8_t * codes) {
+    GL_UNROLL
+    for (size_t at = 0; at < BYTES; at += 64) {
+        Lanes::prefetch(codes + at);
+    }
+}
+
 inline int64_t panels(int64_t rows) {
     return (rows + ROWS - 1) / ROWS;
 }

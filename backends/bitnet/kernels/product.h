@@ -160,9 +160,9 @@ GL_INLINE void sum_products(const uint8_t * codes, const int8_t * activations, i
             const Lanes::Bytes fours[4] = {Lanes::broadcast(activations), Lanes::broadcast(activations + 4),
                                            Lanes::broadcast(activations + 8), Lanes::broadcast(activations + 12)};
             activations += STEP;
+            prefetch_lines<ROWS * 4>(codes + AHEAD);
             GL_UNROLL
             for (int g = 0; g < G; ++g) {
-                Lanes::prefetch(codes + AHEAD + g * Lanes::COUNT * 4);
                 const Lanes::Bytes packed = Lanes::load(codes + g * Lanes::COUNT * 4);
                 const auto plane = [&](auto number) GL_INLINE_LAMBDA {
                     constexpr int P = decltype(number)::value;

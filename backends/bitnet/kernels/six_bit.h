@@ -113,12 +113,10 @@ void multiply_six_bit_tile(const SixBitMatrix & matrix, int64_t panel, const Act
             sums[i] = Lanes::ints(0);
         }
         for (int64_t s = 0; s < STRETCHES; ++s) {
+            prefetch_lines<STRETCH_BYTES>(packed + AHEAD);
             GL_UNROLL
             for (int g = 0; g < G; ++g) {
                 const uint8_t * vectors = packed + ROWS + g * 3 * Lanes::COUNT * 4;
-                Lanes::prefetch(vectors + AHEAD);
-                Lanes::prefetch(vectors + AHEAD + 64);
-                Lanes::prefetch(vectors + AHEAD + 128);
                 const Lanes::Bytes first = Lanes::load(vectors), second = Lanes::load(vectors + Lanes::COUNT * 4);
                 const Lanes::Bytes top = Lanes::load(vectors + Lanes::COUNT * 8);
                 const auto code = [&](Lanes::Bytes nibbles, Lanes::Bytes bits) GL_INLINE_LAMBDA {

@@ -21,7 +21,16 @@ struct Lanes {
     static GL_INLINE void store(uint8_t * bytes, Bytes stored) {
         _mm256_storeu_si256(reinterpret_cast<__m256i *>(bytes), stored);
     }
-    static GL_INLINE Bytes broadcast(const int8_t * bytes) { return _mm256_set1_epi32(load_dword(bytes)); }
+    static GL_INLINE Bytes broadcast(const int8_t * bytes) {
+#if defined(__GNUC__) && !defined(__AVXVNNI__)
+        // As an intrinsic gcc 12 loads into a general register first, since it moves no load over the instruction of multiply_add.
+        Bytes four;
+        __asm__("vpbroadcastd %1, %0" : "=x"(four) : "m"(*reinterpret_cast<const int8_t(*)[4]>(bytes)));
+        return four;
+#else
+        return _mm256_set1_epi32(load_dword(bytes));
+#endif
+    }
     static GL_INLINE Bytes broadcast(uint8_t byte) { return _mm256_set1_epi8(static_cast<char>(byte)); }
     static GL_INLINE Bytes masked(Bytes bytes, Bytes mask) { return _mm256_and_si256(bytes, mask); }
     static GL_INLINE Bytes merged(Bytes left, Bytes right) { return _mm256_or_si256(left, right); }

@@ -4,6 +4,7 @@
 #include "ggml-cpu-impl.h"
 #include "traits.h"
 
+#include "../../cpu/kernels/threads.h"
 #include "node.h"
 #include "product.h"
 #if defined(GL_TILES)
@@ -338,6 +339,9 @@ struct Units {
 #endif
 };
 
+// Shares of a node's work for each thread.
+constexpr int64_t SHARES = 16;
+
 struct TernaryTraits : ggml::cpu::tensor_traits {
     bool work_size(int threads, const ggml_tensor * node, size_t & size) override {
         const ggml_tensor * input = Node::input_of(node);
@@ -359,25 +363,22 @@ struct TernaryTraits : ggml::cpu::tensor_traits {
             // Quantising one token takes less time than waiting for another thread to do it.
             const Activations activations = quantize_tokens(node, memory + static_cast<size_t>(thread) * at.total, 0, 1);
             const Units units(node, activations, scratch);
-            for (int64_t unit = units.count * thread / threads; unit < units.count * (thread + 1) / threads; ++unit) {
-                units.multiply(unit, nullptr);
-            }
+            threads::share_out(params, units.count, SHARES, [&](int64_t unit, int64_t end) {
+                for (; unit < end; ++unit) {
+                    units.multiply(unit, nullptr);
+                }
+            });
             return true;
         }
         const Activations activations = quantize_tokens(node, memory, thread, threads);
-        if (thread == 0) {
-            ggml_threadpool_chunk_set(params->threadpool, params->nth);
-        }
         ggml_barrier(params->threadpool);
-        // A thread takes the next few units when it is done with some: one that the system interrupts holds up none.
         const Units units(node, activations, scratch);
-        const int64_t few = std::max<int64_t>(1, units.count / (threads * 16));
         uint8_t * of_thread = memory + at.total + scratch.size() * static_cast<size_t>(thread);
-        for (int64_t next = thread; next * few < units.count; next = ggml_threadpool_chunk_add(params->threadpool, 1)) {
-            for (int64_t unit = next * few; unit < std::min((next + 1) * few, units.count); ++unit) {
+        threads::share_out(params, units.count, SHARES, [&](int64_t unit, int64_t end) {
+            for (; unit < end; ++unit) {
                 units.multiply(unit, of_thread);
             }
-        }
+        });
         return true;
     }
 };

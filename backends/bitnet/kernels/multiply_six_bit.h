@@ -58,19 +58,20 @@ struct SixBitTraits : ggml::cpu::tensor_traits {
             ggml_barrier(params->threadpool);
         }
         const Activations activations = {bytes, scales, sums, nullptr, tokens, columns, layout};
-        const int64_t count = panels(matrix.rows);
-        alignas(ALIGNMENT) float products[Lanes::TILE * ROWS];
-        for (int64_t panel = count * params->ith / params->nth; panel < count * (params->ith + 1) / params->nth; ++panel) {
-            const int64_t rows = std::min<int64_t>(ROWS, matrix.rows - panel * ROWS);
-            for (int64_t token = 0; token < tokens; token += tile) {
-                const int now = static_cast<int>(std::min<int64_t>(tile, tokens - token));
-                multiply_six_bit_tile_of(now)(matrix, panel, activations, token, products);
-                for (int t = 0; t < now; ++t) {
-                    float * to = static_cast<float *>(result->data) + (token + t) * matrix.rows + panel * ROWS;
-                    std::copy_n(products + t * ROWS, rows, to);
+        threads::share_out(params, panels(matrix.rows), SHARES, [&](int64_t panel, int64_t end) {
+            alignas(ALIGNMENT) float products[Lanes::TILE * ROWS];
+            for (; panel < end; ++panel) {
+                const int64_t rows = std::min<int64_t>(ROWS, matrix.rows - panel * ROWS);
+                for (int64_t token = 0; token < tokens; token += tile) {
+                    const int now = static_cast<int>(std::min<int64_t>(tile, tokens - token));
+                    multiply_six_bit_tile_of(now)(matrix, panel, activations, token, products);
+                    for (int t = 0; t < now; ++t) {
+                        float * to = static_cast<float *>(result->data) + (token + t) * matrix.rows + panel * ROWS;
+                        std::copy_n(products + t * ROWS, rows, to);
+                    }
                 }
             }
-        }
+        });
         return true;
     }
 };

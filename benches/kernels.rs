@@ -6,6 +6,8 @@
 //! before it, and what is counted are the multiply-adds that this takes. Group `limits` has what binds them: reading memory, with the same threads, and the
 //! multiply-adds of each tier's kernel on registers alone, on one thread. `GGUF_LOADER_THREADS` sets the threads.
 
+#[cfg(target_os = "linux")]
+use std::ptr::NonNull;
 use std::{hint::black_box, num::NonZeroU32, thread, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -15,6 +17,8 @@ use gguf_loader::{
     hardware::Hardware,
     knobs::Knobs,
 };
+#[cfg(target_os = "linux")]
+use nix::sys::mman::{MmapAdvise, madvise};
 
 /// Rows and columns: queries and outputs, keys and values, gate and up, down.
 const SHAPES: [(usize, usize); 4] = [(2560, 2560), (640, 2560), (6912, 2560), (2560, 6912)];
@@ -129,7 +133,9 @@ fn memory_read(criterion: &mut Criterion, threads: usize) {
         }
         sums.iter().fold(0, |sum, &word| sum.wrapping_add(word))
     }
-    let data = vec![1_u64; BYTES / size_of::<u64>()];
+    let mut data = vec![0_u64; BYTES / size_of::<u64>()];
+    ask_for_huge_pages(&mut data);
+    data.fill(1);
     let mut group = criterion.benchmark_group("limits");
     group.sample_size(10).throughput(Throughput::Bytes(BYTES as u64));
     group.bench_function(BenchmarkId::new("memory-read", threads), |bencher| {
@@ -144,5 +150,16 @@ fn memory_read(criterion: &mut Criterion, threads: usize) {
     group.finish();
 }
 
-criterion_group!(benches, kernels, attention, limits);
-criterion_main!(benches);
+/// Weights lie on huge pages, too, where the system has them. Nothing of `data` may have been touched yet.
+#[cfg(target_os = "linux")]
+fn ask_for_huge_pages(data: &mut [u64]) {
+    const PAGE: usize = 4096 / size_of::<u64>();
+    let first = data.as_ptr().align_offset(4096);
+    let pages = &mut data[first..];
+    let bytes = pages.len() / PAGE * 4096;
+    // SAFETY: the pages are this slice's, and what is in them stays as it is. A system without huge pages refuses, which is no matter.
+    let _ = unsafe { madvise(NonNull::from(pages).cast(), bytes, MmapAdvise::MADV_HUGEPAGE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask_for_huge_pages(_: &mut [u64]) {}

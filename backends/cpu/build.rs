@@ -40,7 +40,7 @@ const SOURCES: &[&str] = &[
 /// The tiers' own kernels.
 const KERNELS: &str = "backends/cpu/kernels";
 /// Those that are compiled. Each includes sources of ggml's whose functions it goes before.
-const WRAPPERS: &[&str] = &["threads.c", "prompt.cpp", "tiled.cpp"];
+const WRAPPERS: &[&str] = &["threadpool.c", "prompt.cpp", "tiled.cpp"];
 
 /// And those of one architecture.
 fn architecture_sources(arch: &str) -> &'static [&'static str] {

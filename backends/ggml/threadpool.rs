@@ -18,8 +18,9 @@ use super::{
 /// Most threads that ggml's pool takes (`GGML_MAX_N_THREADS`).
 pub(super) const MAX_THREADS: u32 = 512;
 
-/// How long a thread spins for the next graph before it sleeps, in units of 131072 pauses: a few milliseconds, many times what choosing
-/// a token takes. ggml's default is 50, which keeps all CPUs busy for up to a third of a second after every reply.
+/// How long a thread spins for the next graph before it sleeps, in units of 131072 pauses: a few milliseconds where a pause takes 40
+/// cycles or more, a fraction of one elsewhere, which is still longer than it takes to choose a token. ggml's default is 50, which
+/// keeps all CPUs busy for up to a third of a second after every reply.
 const POLL: u32 = 1;
 
 /// Owner of a tier's `ggml_threadpool`.

@@ -4,7 +4,7 @@
 #include "ggml-cpu-impl.h"
 #include "traits.h"
 
-#include "../../cpu/kernels/threads.h"
+#include "../../cpu/kernels/threadpool.h"
 #include "node.h"
 #include "product.h"
 #if defined(GL_TILES)
@@ -363,7 +363,7 @@ struct TernaryTraits : ggml::cpu::tensor_traits {
             // Quantising one token takes less time than waiting for another thread to do it.
             const Activations activations = quantize_tokens(node, memory + static_cast<size_t>(thread) * at.total, 0, 1);
             const Units units(node, activations, scratch);
-            threads::share_out(params, units.count, SHARES, [&](int64_t unit, int64_t end) {
+            threadpool::share_out(params, units.count, SHARES, [&](int64_t unit, int64_t end) {
                 for (; unit < end; ++unit) {
                     units.multiply(unit, nullptr);
                 }
@@ -374,7 +374,7 @@ struct TernaryTraits : ggml::cpu::tensor_traits {
         ggml_barrier(params->threadpool);
         const Units units(node, activations, scratch);
         uint8_t * of_thread = memory + at.total + scratch.size() * static_cast<size_t>(thread);
-        threads::share_out(params, units.count, SHARES, [&](int64_t unit, int64_t end) {
+        threadpool::share_out(params, units.count, SHARES, [&](int64_t unit, int64_t end) {
             for (; unit < end; ++unit) {
                 units.multiply(unit, of_thread);
             }

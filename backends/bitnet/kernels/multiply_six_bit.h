@@ -58,7 +58,7 @@ struct SixBitTraits : ggml::cpu::tensor_traits {
             ggml_barrier(params->threadpool);
         }
         const Activations activations = {bytes, scales, sums, nullptr, tokens, columns, layout};
-        threads::share_out(params, panels(matrix.rows), SHARES, [&](int64_t panel, int64_t end) {
+        threadpool::share_out(params, panels(matrix.rows), SHARES, [&](int64_t panel, int64_t end) {
             alignas(ALIGNMENT) float products[Lanes::TILE * ROWS];
             for (; panel < end; ++panel) {
                 const int64_t rows = std::min<int64_t>(ROWS, matrix.rows - panel * ROWS);

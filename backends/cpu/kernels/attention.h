@@ -12,7 +12,7 @@
 #pragma once
 
 #include "floats.h"
-#include "threads.h"
+#include "threadpool.h"
 
 #include <algorithm>
 #include <cfloat>
@@ -431,7 +431,7 @@ inline bool computed(const ggml_compute_params * params, const ggml_tensor * nod
     const int64_t tiles = attention.tiles(), heads = attention.heads();
     const int64_t most = std::clamp<int64_t>(tiles * heads / (4 * params->nth), 1, MOST_TILES);
     const int64_t parts = (tiles + most - 1) / most;
-    threads::share_out(params, parts * heads, parts * heads, [&](int64_t item, int64_t end) {
+    threadpool::share_out(params, parts * heads, threadpool::EACH_ALONE, [&](int64_t item, int64_t end) {
         for (; item < end; ++item) {
             const int64_t first = (parts - 1 - item / heads) * most;
             attention.compute(item % heads, first, static_cast<int>(std::min(most, tiles - first)));

@@ -163,3 +163,6 @@ fn ask_for_huge_pages(data: &mut [u64]) {
 
 #[cfg(not(target_os = "linux"))]
 fn ask_for_huge_pages(_: &mut [u64]) {}
+
+criterion_group!(benches, kernels, attention, limits);
+criterion_main!(benches);

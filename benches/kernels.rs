@@ -153,10 +153,10 @@ fn memory_read(criterion: &mut Criterion, threads: usize) {
 /// Weights lie on huge pages, too, where the system has them. Nothing of `data` may have been touched yet.
 #[cfg(target_os = "linux")]
 fn ask_for_huge_pages(data: &mut [u64]) {
-    const PAGE: usize = 4096 / size_of::<u64>();
-    let first = data.as_ptr().align_offset(4096);
+    const HUGE: usize = 2 << 20;
+    let first = data.as_ptr().align_offset(HUGE);
     let pages = &mut data[first..];
-    let bytes = pages.len() / PAGE * 4096;
+    let bytes = size_of_val(pages) / HUGE * HUGE;
     // SAFETY: the pages are this slice's, and what is in them stays as it is. A system without huge pages refuses, which is no matter.
     let _ = unsafe { madvise(NonNull::from(pages).cast(), bytes, MmapAdvise::MADV_HUGEPAGE) };
 }

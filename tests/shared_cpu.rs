@@ -20,7 +20,7 @@ use nix::{
     unistd::Pid,
 };
 
-/// Tokens of a round; two threads meet 400 times for each.
+/// Tokens of a round; two threads meet hundreds of times for each.
 const TOKENS: u32 = 8;
 const ROUNDS: u32 = 3;
 /// How much slower two threads on one CPU may be than one. Threads that spin until the system takes the CPU from them were 150

@@ -18,16 +18,7 @@ struct Lanes {
 
     static GL_INLINE Bytes load(const uint8_t * bytes) { return _mm512_loadu_si512(bytes); }
     static GL_INLINE void store(uint8_t * bytes, Bytes stored) { _mm512_storeu_si512(bytes, stored); }
-    static GL_INLINE Bytes broadcast(const int8_t * bytes) {
-#if defined(__GNUC__) && !defined(__AVX512VNNI__)
-        // As in lanes_avx2.h.
-        Bytes four;
-        __asm__("vpbroadcastd %1, %0" : "=v"(four) : "m"(*reinterpret_cast<const int8_t(*)[4]>(bytes)));
-        return four;
-#else
-        return _mm512_set1_epi32(load_dword(bytes));
-#endif
-    }
+    static GL_INLINE Bytes broadcast(const int8_t * bytes) { return _mm512_set1_epi32(load_dword(bytes)); }
     static GL_INLINE Bytes broadcast(uint8_t byte) { return _mm512_set1_epi8(static_cast<char>(byte)); }
     static GL_INLINE Bytes masked(Bytes bytes, Bytes mask) { return _mm512_and_si512(bytes, mask); }
     static GL_INLINE Bytes merged(Bytes left, Bytes right) { return _mm512_or_si512(left, right); }

@@ -156,7 +156,7 @@ impl Model {
         if let Some(imported) = &imported {
             file = Gguf::open(imported.path())?;
         }
-        let request = LoadRequest::new(&file)?.with_mapping(options.mapping).with_threads(threads);
+        let request = LoadRequest::new(&file)?.with_mapping(options.mapping);
         let weights = selection.backend().load(selection.device(), &request, &mut progress)?;
         let tokenizer = match weights.vocabulary() {
             Some(vocabulary) => Ok(Tokenizer::new(vocabulary)),

@@ -10,7 +10,7 @@ use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc, time::Duration};
 
 use super::{
     cpu::{self, Tier},
-    ggml::{self, CpuRegistration, LlamaModel, LlamaProduct, TernaryKernels, TernaryPacking},
+    ggml::{self, CpuRegistration, LlamaModel, LlamaProduct, TernaryKernels},
 };
 use crate::{
     backend::{
@@ -63,8 +63,7 @@ impl Backend for BitnetBackend {
         let hardware = Hardware::detect();
         self.tier.require(&hardware)?;
         ggml::require_for_weights(request, &hardware.memory, |tensor| self.repacked_bytes(tensor))?;
-        let all = hardware.default_threads();
-        let registration = self.registration(request.threads().unwrap_or(all), all);
+        let registration = self.registration.with_ternary_kernels(hardware.default_threads());
         let model = LlamaModel::load(self.id, registration, request, progress)?;
         // Stacked experts, for one, are multiplied in another way. To run such a model here would be to pretend.
         if model.ternary_tensors().count() == 0 && !request.profile().vocabulary_only {
@@ -78,7 +77,7 @@ impl Backend for BitnetBackend {
         let hardware = Hardware::detect();
         self.tier.require(&hardware).ok()?;
         let threads = hardware.default_threads();
-        ggml::measure(self.registration(threads, threads), threads, budget)
+        ggml::measure(self.registration.with_ternary_kernels(threads), threads, budget)
     }
 
     fn product(
@@ -90,7 +89,7 @@ impl Backend for BitnetBackend {
         if let Err(unavailable) = self.tier.require(&Hardware::detect()) {
             return Some(Err(ProductError::Failed(unavailable.to_string())));
         }
-        let product = LlamaProduct::new(self.registration(threads, threads), matrix, threads);
+        let product = LlamaProduct::new(self.registration.with_ternary_kernels(threads), matrix, threads);
         Some(product.map(|product| Box::new(product) as Box<dyn Product>))
     }
 
@@ -100,14 +99,6 @@ impl Backend for BitnetBackend {
 }
 
 impl BitnetBackend {
-    /// The tier with its kernels, for weights that `computing` threads multiply with and `packing` threads repack. Threads that share
-    /// the memory read too slowly to keep up with two bits a weight, and gain from fewer; a single one does not, and loses by
-    /// unpacking them.
-    fn registration(&self, computing: NonZeroU32, packing: NonZeroU32) -> CpuRegistration {
-        let form = if computing.get() > 1 { TernaryPacking::Dense } else { TernaryPacking::TwoBits };
-        self.registration.with_ternary_kernels(form, packing.get())
-    }
-
     /// Bytes that a matrix takes in the form that the kernels, or else ggml, make of it.
     fn repacked_bytes(&self, tensor: &TensorInfo) -> Option<u64> {
         /// Memory is reserved for two bits each, also where they will take 1.6.
@@ -138,7 +129,7 @@ macro_rules! register_tier {
         const _: () = {
             unsafe extern "C" {
                 fn $function() -> llama_cpp_sys_2::ggml_backend_reg_t;
-                fn $pack(packing: i32, threads: i32);
+                fn $pack(threads: i32);
                 fn $multiply_adds(rounds: i64) -> i64;
             }
             static BACKEND: BitnetBackend = BitnetBackend {

@@ -208,7 +208,7 @@ macro_rules! register_tier {
     };
     ($id:literal, $function:ident, $pack:ident, $multiply_adds:ident) => {
         register_tier!($id, $function, Some(ggml::TernaryKernels { pack: $pack, multiply_adds: $multiply_adds }), {
-            fn $pack(packing: i32, threads: i32);
+            fn $pack(threads: i32);
             fn $multiply_adds(rounds: i64) -> i64;
         });
     };

@@ -34,8 +34,6 @@ pub(crate) use model::{LlamaModel, load_vocabulary};
 pub(crate) use process::CpuRegistration;
 #[cfg(feature = "bitnet")]
 pub(crate) use process::TernaryKernels;
-#[cfg(feature = "bitnet")]
-pub(crate) use process::TernaryPacking;
 pub(crate) use product::LlamaProduct;
 
 /// How errors name this engine.

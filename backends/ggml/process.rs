@@ -5,6 +5,8 @@
 //! stands in the registry during the call. [`with_cpu`] holds a lock around it: models of different tiers live side by
 //! side; loading them and opening their contexts exclude each other.
 
+#[cfg(feature = "bitnet")]
+use std::num::NonZeroU32;
 use std::{
     cell::Cell,
     sync::{Mutex, Once, PoisonError},
@@ -20,32 +22,17 @@ pub(crate) struct CpuRegistration {
     /// `ggml_backend_cpu_reg`.
     register: unsafe extern "C" fn() -> sys::ggml_backend_reg_t,
     ternary: Option<TernaryKernels>,
-    /// How models that are loaded next keep their ternary weights.
-    packing: TernaryPacking,
-    /// The threads that repack them.
-    threads: i32,
+    /// The threads that repack the ternary weights of models that are loaded next; 0: they stay as ggml has them.
+    packing_threads: i32,
 }
 
 /// The tier's ternary kernels: functions of `backends/bitnet/kernels/buffer.cpp`.
 #[derive(Clone, Copy)]
 pub(crate) struct TernaryKernels {
     /// `gguf_loader_ternary`.
-    pub(crate) pack: unsafe extern "C" fn(i32, i32),
+    pub(crate) pack: unsafe extern "C" fn(i32),
     /// `gguf_loader_multiply_adds`.
     pub(crate) multiply_adds: unsafe extern "C" fn(i64) -> i64,
-}
-
-/// How a tier keeps ternary weights: `gl_ternary_packing` of `backends/bitnet/kernels/operation.h`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TernaryPacking {
-    /// As ggml would.
-    Off = 0,
-    /// Two bits each.
-    #[cfg(feature = "bitnet")]
-    TwoBits = 1,
-    /// Five in a byte, where the tier has that form and the weights allow it; else two bits each.
-    #[cfg(feature = "bitnet")]
-    Dense = 2,
 }
 
 impl CpuRegistration {
@@ -57,20 +44,19 @@ impl CpuRegistration {
         register: unsafe extern "C" fn() -> sys::ggml_backend_reg_t,
         ternary: Option<TernaryKernels>,
     ) -> Self {
-        Self { register, ternary, packing: TernaryPacking::Off, threads: 1 }
+        Self { register, ternary, packing_threads: 0 }
     }
 
-    /// The same tier, with the ternary kernels in the place of ggml's.
+    /// The same tier, with the ternary kernels in the place of ggml's, and `threads` that repack weights for them.
     #[cfg(feature = "bitnet")]
-    pub(crate) const fn with_ternary_kernels(mut self, packing: TernaryPacking, threads: u32) -> Self {
-        self.packing = packing;
-        self.threads = threads.cast_signed();
+    pub(crate) const fn with_ternary_kernels(mut self, threads: NonZeroU32) -> Self {
+        self.packing_threads = threads.get().cast_signed();
         self
     }
 
     /// Does multiply-adds on registers alone with the instructions of the ternary kernels, and says how many.
     pub(crate) fn multiply_adds(self, rounds: u32) -> Option<u64> {
-        let kernels = self.ternary.filter(|_| self.packing != TernaryPacking::Off)?;
+        let kernels = self.ternary.filter(|_| self.packing_threads > 0)?;
         // SAFETY: the caller of `new` made sure that the CPU can execute the tier.
         let done = unsafe { (kernels.multiply_adds)(i64::from(rounds)) };
         u64::try_from(done).ok().filter(|&done| done > 0)
@@ -80,7 +66,7 @@ impl CpuRegistration {
     fn registration(self) -> Registered {
         if let Some(kernels) = self.ternary {
             // SAFETY: the caller of `new` made sure that the CPU can execute the tier.
-            unsafe { (kernels.pack)(self.packing as i32, self.threads) };
+            unsafe { (kernels.pack)(self.packing_threads) };
         }
         // SAFETY: as above.
         Registered(unsafe { (self.register)() })

@@ -27,29 +27,22 @@ pub struct LoadRequest<'a> {
     path: &'a Path,
     profile: ModelProfile,
     mapping: Mapping,
-    threads: Option<NonZeroU32>,
 }
 
 impl<'a> LoadRequest<'a> {
-    /// Asks for `file`, with the default [`Mapping`] and the machine's threads.
+    /// Asks for `file`, with the default [`Mapping`].
     ///
     /// # Errors
     ///
     /// [`GgufError::InMemory`] for a file that was parsed from memory, otherwise as [`Gguf::profile`].
     pub fn new(file: &'a Gguf) -> Result<Self, GgufError> {
         let path = file.path().ok_or(GgufError::InMemory)?;
-        Ok(Self { file, path, profile: file.profile()?, mapping: Mapping::default(), threads: None })
+        Ok(Self { file, path, profile: file.profile()?, mapping: Mapping::default() })
     }
 
     /// Sets how the weights reach memory.
     pub fn with_mapping(mut self, mapping: Mapping) -> Self {
         self.mapping = mapping;
-        self
-    }
-
-    /// Sets the threads of contexts whose options do not say; `None` takes those of the machine.
-    pub fn with_threads(mut self, threads: Option<NonZeroU32>) -> Self {
-        self.threads = threads;
         self
     }
 
@@ -71,12 +64,6 @@ impl<'a> LoadRequest<'a> {
     /// How the weights reach memory.
     pub fn mapping(&self) -> Mapping {
         self.mapping
-    }
-
-    /// The threads that will compute, as far as is known: which form of the weights is the fastest may depend on them. A context
-    /// may ask for others. `None` for [`Hardware::default_threads`](crate::hardware::Hardware::default_threads).
-    pub fn threads(&self) -> Option<NonZeroU32> {
-        self.threads
     }
 }
 

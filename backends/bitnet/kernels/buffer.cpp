@@ -20,10 +20,9 @@
 namespace ternary {
 namespace {
 
-// How a model that is being loaded may put weights here. Models that did keep working when it changes.
-std::atomic<int> packing{GL_TERNARY_OFF};
-// The threads that repack them.
-std::atomic<int> packing_threads{1};
+// The threads that repack weights of a model that is being loaded; 0: it may not put any here. Models that did keep working when
+// it changes.
+std::atomic<int> packing_threads{0};
 
 ggml_backend_buffer_type_t buffer_type();
 
@@ -40,7 +39,7 @@ struct ExtraBufferType : ggml::cpu::extra_buffer_type {
             return false;
         }
         // A model's loader asks with an empty buffer, and takes plain memory when the answer is no.
-        if (node->src[0]->buffer->size == 0 && packing == GL_TERNARY_OFF) {
+        if (node->src[0]->buffer->size == 0 && packing_threads == 0) {
             return false;
         }
         const ggml_tensor * input = node->src[1];
@@ -77,7 +76,7 @@ void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, 
     if (is_six_bit(tensor)) {
         pack_six_bit(tensor, data, threads);
     } else {
-        pack(tensor, data, {HAS_DENSE && packing == GL_TERNARY_DENSE, threads});
+        pack(tensor, data, threads);
     }
 }
 
@@ -112,16 +111,14 @@ ggml_backend_buffer_type_t buffer_type() {
 } // namespace
 } // namespace ternary
 
-// How models that are loaded from now on keep their ternary weights in this tier's buffer, a gl_ternary_packing, and the
-// threads that repack them. To be called before the tier is registered for the first time: ggml copies the list of extra
-// buffer types once.
-extern "C" void gguf_loader_ternary(int packing, int threads) {
+// The threads that repack the ternary weights of models that are loaded from now on into this tier's buffer; 0: they stay as ggml
+// has them. To be called before the tier is registered for the first time: ggml copies the list of extra buffer types once.
+extern "C" void gguf_loader_ternary(int threads) {
     static const bool listed = [] {
         auto & types = ggml_backend_cpu_get_extra_buffer_types();
         types.insert(types.begin(), ternary::buffer_type());
         return true;
     }();
     (void) listed;
-    ternary::packing = packing;
     ternary::packing_threads = threads;
 }

@@ -4,8 +4,15 @@
 // 4*r + c of a vector belongs to row r of the group of rows. In step s of 80 columns its weights are those of columns
 // 16*s + c, 16*s + 4 + c, 16*s + 8 + c, 16*s + 12 + c and 64 + 4*s + c.
 //
-// The 243 values of five ternary digits are numbered so that two table look-ups take them apart: the low six bits of the
-// number tell the fifth digit, and all eight bits the other four, which come as a byte of matrix.h.
+// Two table look-ups and a mask take a byte b apart, whose low seven bits are v:
+//
+//   fifth digit = v's low six bits modulo 3
+//   other four, as a byte of matrix.h = four[v] where b has its high bit, and four[v] & ~v where it has not
+//
+// One look-up more, for tables of 256 bytes, would take a fifth longer: permutations of bytes wait for the units that multiply
+// (Zen 4). `four[v] & ~v` is `four[v] & ~max(b, 0)`, the bytes being signed, and so two of the cheapest instructions. What such a
+// table holds is a matter of covering: for each value of the fifth digit 84 or 88 bytes have to stand for 81 combinations of the
+// others. A constraint solver found it, one of many; that it stands for all is asserted below.
 #pragma once
 
 #include "product.h"
@@ -16,24 +23,37 @@ constexpr int64_t DENSE_COLUMNS = 80;
 constexpr int64_t DENSE_STEPS = 4;
 
 struct DenseTables {
-    alignas(64) uint8_t four[256];
-    alignas(64) uint8_t fifth[64];
-    // The number of `first + 3 * second + 9 * third + 27 * fourth + 81 * fifth`.
-    uint8_t number[243];
+    alignas(64) uint8_t four[128] = {
+        0x94, 0x29, 0xa2, 0x8a, 0x05, 0x96, 0x6a, 0x66, 0x19, 0x2a, 0x69, 0x41, 0x19, 0x96, 0x62, 0xa6, //
+        0x96, 0x52, 0x99, 0x15, 0x59, 0x66, 0x95, 0xa5, 0xa9, 0x54, 0x51, 0x26, 0x45, 0x26, 0x29, 0x89, //
+        0x65, 0x51, 0x9a, 0x15, 0xa2, 0x2a, 0x05, 0x9a, 0xa4, 0x66, 0x56, 0x52, 0xa1, 0x48, 0x99, 0x54, //
+        0xa4, 0x6a, 0x6a, 0x45, 0x68, 0xa8, 0x61, 0x55, 0x2a, 0x96, 0x94, 0x55, 0x46, 0x62, 0x25, 0xa5, //
+        0x55, 0x59, 0x61, 0x58, 0x49, 0x29, 0xaa, 0xa2, 0x5a, 0x28, 0xa9, 0x68, 0x4a, 0x16, 0x58, 0x92, //
+        0x65, 0x56, 0x95, 0x64, 0x4a, 0x1a, 0x5a, 0x09, 0x16, 0x46, 0x64, 0x05, 0x26, 0x9a, 0x25, 0x21, //
+        0xa9, 0x65, 0xa5, 0x99, 0x69, 0xaa, 0x1a, 0x14, 0x19, 0x85, 0x5a, 0x56, 0x95, 0x52, 0x58, 0x94, //
+        0x49, 0xa8, 0x16, 0x64, 0xa6, 0xaa, 0x91, 0x51, 0xa6, 0x60, 0x90, 0x69, 0x59, 0x1a, 0xa4, 0x08, //
+    };
+    alignas(64) uint8_t fifth[64] = {};
+    // The byte of `first + 3 * second + 9 * third + 27 * fourth + 81 * fifth`.
+    uint8_t byte[243] = {};
+    // How many of those have one.
+    int known = 0;
 
-    constexpr DenseTables() : four(), fifth(), number() {
-        for (int digit = 0; digit < 3; ++digit) {
-            for (int others = 0; others < 81; ++others) {
-                const int low = 21 * digit + others / 4, byte = low | others % 4 << 6;
-                fifth[low] = static_cast<uint8_t>(digit);
-                four[byte] = static_cast<uint8_t>(others % 3 | others / 3 % 3 << 2 | others / 9 % 3 << 4 | others / 27 << 6);
-                number[others + 81 * digit] = static_cast<uint8_t>(byte);
-            }
+    constexpr DenseTables() {
+        bool seen[243] = {};
+        for (int b = 0; b < 256; ++b) {
+            const int v = b & 127, digits = b > 127 ? four[v] : four[v] & ~v;
+            fifth[v & 63] = static_cast<uint8_t>((v & 63) % 3);
+            const int value = (digits & 3) + 3 * (digits >> 2 & 3) + 9 * (digits >> 4 & 3) + 27 * (digits >> 6) + 81 * fifth[v & 63];
+            known += !seen[value];
+            seen[value] = true;
+            byte[value] = static_cast<uint8_t>(b);
         }
     }
 };
 
 inline constexpr DenseTables DENSE;
+static_assert(DENSE.known == 243, "every five digits have a byte");
 
 // Steps of either kind in a row of a panel.
 inline int64_t dense_steps(int64_t columns) {
@@ -48,7 +68,7 @@ inline void pack_dense_row(const uint8_t * codes, int64_t row, int64_t columns, 
         for (int64_t s = 0; s < DENSE_STEPS; ++s, to += ROWS * 4) {
             for (int64_t c = 0; c < 4; ++c) {
                 const uint8_t * four = codes + 16 * s + c;
-                to[c] = DENSE.number[four[0] + 3 * four[4] + 9 * four[8] + 27 * four[12] + 81 * codes[64 + 4 * s + c]];
+                to[c] = DENSE.byte[four[0] + 3 * four[4] + 9 * four[8] + 27 * four[12] + 81 * codes[64 + 4 * s + c]];
             }
         }
     }
@@ -83,7 +103,7 @@ GL_INLINE void sum_dense_products(const uint8_t * packed, const int8_t * activat
     static_assert(Lanes::WIDE, "the digits stay where they are in a byte");
     constexpr int G = Lanes::GROUPS;
     constexpr int64_t MOST_BLOCKS = Lanes::limit(LARGEST_CODE << 6) / DENSE_STEPS;
-    constexpr int AHEAD = 2048;
+    constexpr int AHEAD = 4096;
     const Lanes::Digits digits(DENSE.four, DENSE.fifth);
     int64_t blocks = columns / DENSE_COLUMNS;
     const uint8_t * rest = packed + blocks * DENSE_STEPS * ROWS * 4;
@@ -101,8 +121,7 @@ GL_INLINE void sum_dense_products(const uint8_t * packed, const int8_t * activat
         }
         for (int64_t block = 0; block < now; ++block, activations += DENSE_COLUMNS) {
             for (int64_t s = 0; s < DENSE_STEPS; ++s, packed += ROWS * 4) {
-                const int8_t * inputs = activations + s * STEP;
-                const Lanes::Bytes last = Lanes::broadcast(activations + 64 + 4 * s);
+                const int8_t *inputs = activations + s * STEP, *last = activations + 64 + 4 * s;
                 prefetch_lines<ROWS * 4>(packed + AHEAD);
                 GL_UNROLL
                 for (int g = 0; g < G; ++g) {
@@ -112,9 +131,9 @@ GL_INLINE void sum_dense_products(const uint8_t * packed, const int8_t * activat
                     for (int p = 0; p < 4; ++p) {
                         const Lanes::Bytes mask = Lanes::broadcast(static_cast<uint8_t>(3 << (2 * p)));
                         const Lanes::Bytes weights = Lanes::masked(four, mask);
-                        partial[g][p] = Lanes::multiply_add(partial[g][p], weights, Lanes::broadcast(inputs + 4 * p));
+                        partial[g][p] = Lanes::multiply_add_four(partial[g][p], weights, inputs + 4 * p);
                     }
-                    partial[g][0] = Lanes::multiply_add(partial[g][0], digits.fifth(bytes), last);
+                    partial[g][0] = Lanes::multiply_add_four(partial[g][0], digits.fifth(bytes), last);
                 }
             }
         }

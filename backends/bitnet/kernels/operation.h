@@ -18,13 +18,6 @@
 // What ggml_backend_buft_name() says of the buffer type.
 #define GL_TERNARY_BUFFER "CPU_TERNARY"
 
-// How weights are kept.
-enum gl_ternary_packing {
-    GL_TERNARY_OFF,      // as ggml would
-    GL_TERNARY_TWO_BITS, // matrix.h
-    GL_TERNARY_DENSE,    // dense.h, where the tier has that and the weights allow it; else as above
-};
-
 // What stands at the beginning of a ternary tensor's memory; its scales and codes follow.
 struct gl_ternary_header {
     bool scale_of_row; // one a row, not one a block

@@ -23,13 +23,6 @@ constexpr size_t aligned(size_t size) {
     return (size + ALIGNMENT - 1) & ~(ALIGNMENT - 1);
 }
 
-// How a load wants its weights packed.
-struct Packing {
-    // Five in a byte, where they can be.
-    bool dense;
-    int threads;
-};
-
 inline bool is_six_bit(const ggml_tensor * weights) {
     return weights->type == GGML_TYPE_Q6_K;
 }
@@ -100,15 +93,15 @@ inline void pack_six_bit(ggml_tensor * weights, const void * stored, int threads
 
 // Packs the codes of all rows, and gathers the scales. Whether that went well: the dense form has no room for code 3, nor for
 // scales of blocks that differ.
-inline bool pack_rows(const ggml_tensor * weights, const void * stored, Packing how, uint8_t * packed, float * scales,
-                      bool & uniform) {
+inline bool pack_rows(const ggml_tensor * weights, const void * stored, bool dense, int threads, uint8_t * packed,
+                      float * scales, bool & uniform) {
     const int64_t columns = weights->ne[0], rows = weights->ne[1];
     const int64_t blocks = columns / block_of(weights->type);
     const size_t stride = ggml_row_size(weights->type, columns);
     // Room for one row a thread; a thread has at least one panel.
     std::vector<uint8_t> codes(static_cast<size_t>(panels(rows) * columns));
     std::atomic<bool> fits{true}, same{true};
-    share(how.threads, panels(rows), [&](int64_t first, int64_t last) {
+    share(threads, panels(rows), [&](int64_t first, int64_t last) {
         uint8_t * of_thread = codes.data() + first * columns;
         for (int64_t row = first * ROWS; row < last * ROWS && fits; ++row) {
             if (row < rows) {
@@ -122,7 +115,7 @@ inline bool pack_rows(const ggml_tensor * weights, const void * stored, Packing 
                 std::fill_n(of_thread, columns, uint8_t{1});
             }
 #if defined(GL_DENSE)
-            if (how.dense) {
+            if (dense) {
                 if (!same || *std::max_element(of_thread, of_thread + columns) > 2) {
                     fits = false;
                 } else {
@@ -136,20 +129,21 @@ inline bool pack_rows(const ggml_tensor * weights, const void * stored, Packing 
     });
     uniform = same;
     // A row of another thread may have been packed before this was known.
-    return fits && (!how.dense || same);
+    return fits && (!dense || same);
 }
 
-// Repacks a whole tensor. Blocks that all have one scale, as BitNet's do, need no scale of their own.
-inline void pack(ggml_tensor * weights, const void * stored, Packing how) {
+// Repacks a whole tensor, five weights in a byte where the tier and the weights allow it. Blocks that all have one scale, as
+// BitNet's do, need no scale of their own.
+inline void pack(ggml_tensor * weights, const void * stored, int threads) {
     const int64_t rows = weights->ne[1], blocks = weights->ne[0] / block_of(weights->type);
     uint8_t * data = static_cast<uint8_t *>(weights->data);
     uint8_t * packed = data + ALIGNMENT + scales_size(weights);
     std::vector<float> scales(static_cast<size_t>(rows * blocks));
     gl_ternary_header & header = *reinterpret_cast<gl_ternary_header *>(data);
-    header.dense = how.dense;
-    if (!pack_rows(weights, stored, how, packed, scales.data(), header.scale_of_row)) {
+    header.dense = HAS_DENSE;
+    if (!pack_rows(weights, stored, HAS_DENSE, threads, packed, scales.data(), header.scale_of_row)) {
         header.dense = false;
-        pack_rows(weights, stored, {false, how.threads}, packed, scales.data(), header.scale_of_row);
+        pack_rows(weights, stored, false, threads, packed, scales.data(), header.scale_of_row);
     }
     float * to = reinterpret_cast<float *>(data + ALIGNMENT);
     for (int64_t row = 0; row < panels(rows) * ROWS; ++row) {

@@ -47,22 +47,30 @@ struct Lanes {
 #endif
 
 #if defined(GL_DENSE)
-    // Tables of 256 and 64 bytes, in registers.
+    // multiply_add with four activations for all rows, which the instruction itself takes from memory: broadcast once for all groups
+    // they leave too few registers for sums and tables, and gcc 12 puts the sums on the stack.
+    static GL_INLINE Partial multiply_add_four(Partial sum, Bytes weights, const int8_t * four) {
+#if defined(__GNUC__)
+        __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(weights), "m"(*reinterpret_cast<const int8_t(*)[4]>(four)));
+        return sum;
+#else
+        return multiply_add(sum, weights, broadcast(four));
+#endif
+    }
+
+    // Tables of 128 and 64 bytes, in registers: dense.h says what they hold.
     class Digits {
       public:
-        GL_INLINE Digits(const uint8_t * four, const uint8_t * fifth)
-            : fifth_(load(fifth)), four_{load(four), load(four + 64), load(four + 128), load(four + 192)} {}
+        GL_INLINE Digits(const uint8_t * four, const uint8_t * fifth) : fifth_(load(fifth)), four_{load(four), load(four + 64)} {}
 
         GL_INLINE Bytes four(Bytes bytes) const {
-            const Bytes low = _mm512_permutex2var_epi8(four_[0], bytes, four_[1]);
-            const Bytes high = _mm512_permutex2var_epi8(four_[2], bytes, four_[3]);
-            return _mm512_mask_blend_epi8(_mm512_movepi8_mask(bytes), low, high);
+            const Bytes all = _mm512_permutex2var_epi8(four_[0], bytes, four_[1]);
+            return _mm512_andnot_si512(_mm512_max_epi8(bytes, _mm512_setzero_si512()), all);
         }
-        // Only the low six bits matter.
         GL_INLINE Bytes fifth(Bytes bytes) const { return _mm512_permutexvar_epi8(bytes, fifth_); }
 
       private:
-        Bytes fifth_, four_[4];
+        Bytes fifth_, four_[2];
     };
 #endif
 

@@ -23,7 +23,14 @@ struct Lanes {
     static GL_INLINE Bytes broadcast(uint8_t byte) { return vdupq_n_u8(byte); }
     static GL_INLINE Bytes masked(Bytes bytes, Bytes mask) { return vandq_u8(bytes, mask); }
     static GL_INLINE Bytes merged(Bytes left, Bytes right) { return vorrq_u8(left, right); }
-    template <int BITS> static GL_INLINE Bytes right(Bytes bytes) { return vshrq_n_u8(bytes, BITS); }
+    template <int BITS> static GL_INLINE Bytes right(Bytes bytes) {
+        // The instruction shifts by 1 to 8; clang says so, gcc leaves it away.
+        if constexpr (BITS == 0) {
+            return bytes;
+        } else {
+            return vshrq_n_u8(bytes, BITS);
+        }
+    }
     template <int BITS> static GL_INLINE Bytes left(Bytes bytes) { return vshlq_n_u8(bytes, BITS); }
 
 #if defined(__ARM_FEATURE_DOTPROD)

@@ -1,7 +1,6 @@
-//! Attention of many tokens at once, on every tier, against sums in 64 bits that are written here.
+//! Attention on every tier, against sums in 64 bits that are written here.
 //!
-//! Keys and values are numbers that the cache's type holds exactly, so that nothing but the arithmetic is compared. Fewer than 64
-//! tokens are left to ggml, which sums in 16 bits.
+//! Keys and values are numbers that the cache's type holds exactly, so that nothing but the arithmetic is compared.
 #![forbid(unsafe_code)]
 
 #[path = "kernels/random.rs"]
@@ -208,8 +207,8 @@ fn heads_of_any_size_and_number_are_computed() {
 
 #[test]
 fn any_number_of_tokens_and_positions_is_computed() {
-    for tokens in [64, 65, 96, 127, 130] {
-        for positions in [tokens, tokens + 1, tokens + 31, 256] {
+    for tokens in [1, 2, 5, 6, 17, 64, 65, 96, 127, 130] {
+        for positions in [tokens, tokens + 1, tokens + 31, 256, 257, 700] {
             check(Case { tokens, positions, ..USUAL }, 5);
         }
     }
@@ -224,7 +223,7 @@ proptest! {
 
     #[test]
     fn random_attention_is_computed(
-        tokens in 64_usize..150, more in 0_usize..150, kept in 1_usize..4, each in 1_usize..6, size in 1_usize..9,
+        tokens in prop_oneof![1_usize..8, 1_usize..150], more in 0_usize..600, kept in 1_usize..4, each in 1_usize..6, size in 1_usize..9,
         window in 1_usize..60, hides in 0..5_usize, threads in 1_u32..6, seed: u64,
     ) {
         let hides =

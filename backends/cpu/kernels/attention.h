@@ -1,4 +1,4 @@
-// Attention of many tokens at once, in place of ggml's flash attention.
+// Attention, in place of ggml's flash attention.
 //
 // The result for a query q is softmax(scale * K q + mask) V, in one pass over keys and values, with the running maximum and sum
 // of Milakov and Gimelshein (Online normalizer calculation for softmax, 2018), as Dao et al. (FlashAttention, 2022) tile it.
@@ -9,6 +9,10 @@
 // ggml does for each head anew, to convert keys and values from the cache's type, is done once for all heads and tokens of an
 // item of work. Tiles of keys that the mask closes to all queries of a tile are passed over, and of a tile's masks only those
 // that differ are added.
+//
+// Where all queries of a head fit into one vector, as a single token's do, a tile is that vector, and there may be fewer heads than
+// threads: then an item of work is a stretch of the keys, whose results are put together at the end, in the order of the keys.
+// What a query gets depends on neither the threads nor, but for that, on the other tokens of a pass.
 #pragma once
 
 #include "floats.h"
@@ -21,26 +25,40 @@
 namespace attention {
 
 using kernels::FloatLanes;
-using Floats = FloatLanes::Floats;
-
-// Vectors of queries in a tile and keys whose scores are computed at once; queries and vectors of values likewise.
-constexpr int QUERY_VECTORS = FloatLanes::REGISTERS == 32 ? 4 : FloatLanes::COUNT == 8 ? 3 : 2;
-constexpr int KEYS_AT_ONCE = 4;
-constexpr int VALUE_VECTORS = 2;
-constexpr int QUERIES_AT_ONCE = FloatLanes::REGISTERS == 32 ? 8 : FloatLanes::COUNT == 8 ? 6 : 4;
-constexpr int LANES = QUERY_VECTORS * FloatLanes::COUNT;
-static_assert(LANES % QUERIES_AT_ONCE == 0);
+using kernels::HalfLanes;
 
 // Keys and values that are converted at a time.
 constexpr int KEYS = 32;
-static_assert(KEYS % KEYS_AT_ONCE == 0);
 
-// Tiles of queries that share them, at most: their queries and results stay in the second-level cache.
-constexpr int MOST_TILES = 192 / LANES;
+// How queries are computed that fill many vectors, or one.
+struct Many {
+    using QueryLanes = FloatLanes;
+    // Vectors of queries in a tile and keys whose scores are computed at once; queries and vectors of values likewise.
+    static constexpr int QUERY_VECTORS = kernels::Lanes::REGISTERS == 32 ? 4 : FloatLanes::COUNT == 8 ? 3 : 2;
+    static constexpr int KEYS_AT_ONCE = 4;
+    static constexpr int QUERIES_AT_ONCE = kernels::Lanes::REGISTERS == 32 ? 8 : FloatLanes::COUNT == 8 ? 6 : 4;
+    static constexpr int VALUE_VECTORS = 2;
+    static constexpr int LANES = QUERY_VECTORS * FloatLanes::COUNT;
+    // Tiles of queries that share keys and values, at most: their queries and results stay in the second-level cache.
+    static constexpr int MOST_TILES = 192 / LANES;
+    static_assert(LANES % QUERIES_AT_ONCE == 0 && KEYS % KEYS_AT_ONCE == 0);
+};
 
-// From here on ggml computes otherwise, too, with more precision than for fewer: elsewhere a border would be one more at which a
-// prompt's rounding depends on how it is cut into passes.
-constexpr int64_t LEAST_TOKENS = 64;
+template <typename Lanes> struct One {
+    using QueryLanes = Lanes;
+    static constexpr int QUERY_VECTORS = 1;
+    static constexpr int KEYS_AT_ONCE = 8;
+    static constexpr int QUERIES_AT_ONCE = 4;
+    static constexpr int VALUE_VECTORS = kernels::Lanes::REGISTERS == 32 ? 4 : 2;
+    static constexpr int LANES = Lanes::COUNT;
+    static constexpr int MOST_TILES = 1;
+    static_assert(LANES % QUERIES_AT_ONCE == 0 && KEYS % KEYS_AT_ONCE == 0);
+};
+
+// Keys of an item of work where all queries are one vector. Threads have to meet before the items of a head are put together, which
+// a short context need not wait for.
+constexpr int64_t STRETCH = 256;
+static_assert(STRETCH % KEYS == 0);
 
 // Whether this file computes a node.
 inline bool takes(const ggml_tensor * node) {
@@ -55,27 +73,39 @@ inline bool takes(const ggml_tensor * node) {
         return (tensor->type == GGML_TYPE_F32 || ggml_get_type_traits(tensor->type)->to_float) &&
                tensor->nb[0] == ggml_type_size(tensor->type);
     };
-    return !sinks && cap == 0.0f && queries->ne[1] >= LEAST_TOKENS && queries->type == GGML_TYPE_F32 &&
+    return !sinks && cap == 0.0f && queries->type == GGML_TYPE_F32 &&
            queries->nb[0] == sizeof(float) && converts(keys) && converts(values) && keys->ne[1] > 0 &&
            values->ne[0] % FloatLanes::COUNT == 0 && keys->ne[2] == values->ne[2] && keys->ne[3] == values->ne[3] &&
            queries->ne[2] % keys->ne[2] == 0 && queries->ne[3] % keys->ne[3] == 0 &&
            (!mask || (mask->type == GGML_TYPE_F16 && mask->ne[2] == 1));
 }
 
+// What a tile of queries has seen so far.
+struct Seen {
+    float * results; // [lane][element of a value]
+    float * largest; // [lane]
+    float * sums;    // [lane]
+
+    template <typename Tile> static int64_t floats(int64_t value_size) { return Tile::LANES * (value_size + 2); }
+
+    template <typename Tile> static Seen at(float * memory, int64_t value_size) {
+        float * largest = memory + Tile::LANES * value_size;
+        return {memory, largest, largest + Tile::LANES};
+    }
+};
+
 // Memory of one thread, in floats.
-class Scratch {
+template <typename Tile> class Scratch {
   public:
     Scratch(int64_t key_size, int64_t value_size, float * memory) : memory_(memory) {
-        queries = take(MOST_TILES * LANES * key_size);
-        results = take(MOST_TILES * LANES * value_size);
+        queries = take(Tile::MOST_TILES * Tile::LANES * key_size);
+        seen = take(Tile::MOST_TILES * Seen::floats<Tile>(value_size));
         keys = take(KEYS * key_size);
         values = take(KEYS * value_size);
-        scores = take(KEYS * LANES);
-        bias = take(KEYS * LANES);
-        largest = take(MOST_TILES * LANES);
-        sums = take(MOST_TILES * LANES);
-        factors = take(LANES);
-        slopes = take(MOST_TILES * LANES);
+        scores = take(KEYS * Tile::LANES);
+        bias = take(KEYS * Tile::LANES);
+        factors = take(Tile::LANES);
+        slopes = take(Tile::MOST_TILES * Tile::LANES);
     }
 
     // How much a thread needs, a whole number of cache lines.
@@ -84,13 +114,11 @@ class Scratch {
     }
 
     float * queries; // [tile][element of a key][lane]
-    float * results; // [tile][lane][element of a value]
+    float * seen;    // [tile], each a Seen
     float * keys;    // [key][element]
     float * values;  // [value][element]
     float * scores;  // [key][lane]
     float * bias;    // [key][lane]
-    float * largest; // [tile][lane]
-    float * sums;    // [tile][lane]
     float * factors; // [lane]
     float * slopes;  // [tile][lane]
 
@@ -107,14 +135,9 @@ class Scratch {
 
 constexpr size_t CACHE_LINE = 64;
 
-inline size_t work_size(const ggml_tensor * node, int threads) {
-    const int64_t floats = Scratch::floats(node->src[1]->ne[0], node->src[2]->ne[0]);
-    return static_cast<size_t>(floats) * sizeof(float) * static_cast<size_t>(threads) + CACHE_LINE;
-}
-
 // e to the power of x, x <= 0, to two units in the last place; 0 where that would be denormal, and for minus infinity.
-GL_INLINE Floats exponential(Floats x) {
-    using L = FloatLanes;
+template <typename L> GL_INLINE typename L::Floats exponential(typename L::Floats x) {
+    using Floats = typename L::Floats;
     // x = whole * ln 2 + rest, ln 2 in two parts of which the first has few bits.
     const Floats whole = L::whole(L::multiply(x, L::floats(1.44269504f)));
     Floats rest = L::multiply_add(whole, L::floats(-0.693359375f), x);
@@ -131,48 +154,53 @@ GL_INLINE Floats exponential(Floats x) {
 }
 
 // Adds, for each of R numbers a `row` apart and V vectors, the products of `steps` of both.
-template <int R, int V>
+template <typename L, int R, int V>
 GL_INLINE void multiply(const float * numbers, int64_t row, int64_t step, const float * vectors, int64_t vectors_step,
-                        int64_t steps, Floats (&sums)[R][V]) {
+                        int64_t steps, typename L::Floats (&sums)[R][V]) {
     for (; steps > 0; --steps, numbers += step, vectors += vectors_step) {
-        Floats loaded[V];
+        typename L::Floats loaded[V];
         GL_UNROLL
         for (int v = 0; v < V; ++v) {
-            loaded[v] = FloatLanes::load(vectors + v * FloatLanes::COUNT);
+            loaded[v] = L::load(vectors + v * L::COUNT);
         }
         GL_UNROLL
         for (int r = 0; r < R; ++r) {
-            const Floats number = FloatLanes::floats(numbers[r * row]);
+            const typename L::Floats number = L::floats(numbers[r * row]);
             GL_UNROLL
             for (int v = 0; v < V; ++v) {
-                sums[r][v] = FloatLanes::multiply_add(number, loaded[v], sums[r][v]);
+                sums[r][v] = L::multiply_add(number, loaded[v], sums[r][v]);
             }
         }
     }
 }
 
-// Scores of `count` keys, rounded up to KEYS_AT_ONCE, for a tile of queries.
-inline void multiply_keys(const float * queries, const float * keys, int64_t key_size, int count, float * scores) {
-    for (int key = 0; key < count; key += KEYS_AT_ONCE) {
-        Floats sums[KEYS_AT_ONCE][QUERY_VECTORS];
+// Scores of `count` keys, rounded up to as many as are computed at once, for a tile of queries.
+template <typename Tile>
+void multiply_keys(const float * queries, const float * keys, int64_t key_size, int count, float * scores) {
+    using L = typename Tile::QueryLanes;
+    constexpr int LANES = Tile::LANES;
+    for (int key = 0; key < count; key += Tile::KEYS_AT_ONCE) {
+        typename L::Floats sums[Tile::KEYS_AT_ONCE][Tile::QUERY_VECTORS];
         for (auto & of_key : sums) {
-            std::fill(std::begin(of_key), std::end(of_key), FloatLanes::floats(0.0f));
+            std::fill(std::begin(of_key), std::end(of_key), L::floats(0.0f));
         }
-        multiply(keys + key * key_size, key_size, 1, queries, LANES, key_size, sums);
-        for (int k = 0; k < KEYS_AT_ONCE; ++k) {
-            for (int v = 0; v < QUERY_VECTORS; ++v) {
-                FloatLanes::store(scores + (key + k) * LANES + v * FloatLanes::COUNT, sums[k][v]);
+        multiply<L>(keys + key * key_size, key_size, 1, queries, LANES, key_size, sums);
+        for (int k = 0; k < Tile::KEYS_AT_ONCE; ++k) {
+            for (int v = 0; v < Tile::QUERY_VECTORS; ++v) {
+                L::store(scores + (key + k) * LANES + v * L::COUNT, sums[k][v]);
             }
         }
     }
 }
 
 // Turns scores of `count` keys into what their values count for, and tells by what factor earlier ones count less now.
-inline void weigh(float * scores, const float * bias, int count, float * largest, float * sums, float * factors) {
-    using L = FloatLanes;
-    for (int v = 0; v < QUERY_VECTORS; ++v) {
+template <typename Tile> void weigh(float * scores, const float * bias, int count, const Seen & seen, float * factors) {
+    using L = typename Tile::QueryLanes;
+    using Floats = typename L::Floats;
+    constexpr int LANES = Tile::LANES;
+    for (int v = 0; v < Tile::QUERY_VECTORS; ++v) {
         float * column = scores + v * L::COUNT;
-        const Floats before = L::load(largest + v * L::COUNT);
+        const Floats before = L::load(seen.largest + v * L::COUNT);
         Floats most = before;
         for (int key = 0; key < count; ++key) {
             Floats score = L::load(column + key * LANES);
@@ -182,33 +210,34 @@ inline void weigh(float * scores, const float * bias, int count, float * largest
             }
             most = L::larger(score, most);
         }
-        const Floats factor = exponential(L::subtract(before, most));
-        Floats sum = L::multiply(L::load(sums + v * L::COUNT), factor);
+        const Floats factor = exponential<L>(L::subtract(before, most));
+        Floats sum = L::multiply(L::load(seen.sums + v * L::COUNT), factor);
         for (int key = 0; key < count; ++key) {
-            const Floats weight = exponential(L::subtract(L::load(column + key * LANES), most));
+            const Floats weight = exponential<L>(L::subtract(L::load(column + key * LANES), most));
             L::store(column + key * LANES, weight);
             sum = L::add(sum, weight);
         }
-        L::store(largest + v * L::COUNT, most);
-        L::store(sums + v * L::COUNT, sum);
+        L::store(seen.largest + v * L::COUNT, most);
+        L::store(seen.sums + v * L::COUNT, sum);
         L::store(factors + v * L::COUNT, factor);
     }
 }
 
-// Adds `count` values to V vectors of the results of a tile.
-template <int V>
-void add_values(const float * weights, const float * factors, const float * values, int64_t value_size, int count,
+// Adds `count` values to V vectors of the results of a tile's first queries.
+template <typename Tile, int V>
+void add_values(const float * weights, const float * factors, const float * values, int64_t value_size, int count, int queries,
                 float * results) {
-    for (int lane = 0; lane < LANES; lane += QUERIES_AT_ONCE) {
-        Floats sums[QUERIES_AT_ONCE][V];
+    constexpr int QUERIES_AT_ONCE = Tile::QUERIES_AT_ONCE;
+    for (int lane = 0; lane < queries; lane += QUERIES_AT_ONCE) {
+        FloatLanes::Floats sums[QUERIES_AT_ONCE][V];
         for (int q = 0; q < QUERIES_AT_ONCE; ++q) {
-            const Floats factor = FloatLanes::floats(factors[lane + q]);
+            const FloatLanes::Floats factor = FloatLanes::floats(factors[lane + q]);
             for (int v = 0; v < V; ++v) {
-                const Floats before = FloatLanes::load(results + (lane + q) * value_size + v * FloatLanes::COUNT);
+                const FloatLanes::Floats before = FloatLanes::load(results + (lane + q) * value_size + v * FloatLanes::COUNT);
                 sums[q][v] = FloatLanes::multiply(before, factor);
             }
         }
-        multiply(weights + lane, 1, LANES, values, value_size, count, sums);
+        multiply<FloatLanes>(weights + lane, 1, Tile::LANES, values, value_size, count, sums);
         for (int q = 0; q < QUERIES_AT_ONCE; ++q) {
             for (int v = 0; v < V; ++v) {
                 FloatLanes::store(results + (lane + q) * value_size + v * FloatLanes::COUNT, sums[q][v]);
@@ -217,23 +246,47 @@ void add_values(const float * weights, const float * factors, const float * valu
     }
 }
 
-inline void multiply_values(const float * weights, const float * factors, const float * values, int64_t value_size, int count,
-                            float * results) {
-    constexpr int WIDTH = VALUE_VECTORS * FloatLanes::COUNT;
+template <typename Tile>
+void multiply_values(const float * weights, const float * factors, const float * values, int64_t value_size, int count,
+                     int queries, float * results) {
+    constexpr int WIDTH = Tile::VALUE_VECTORS * FloatLanes::COUNT;
     int64_t element = 0;
     for (; element + WIDTH <= value_size; element += WIDTH) {
-        add_values<VALUE_VECTORS>(weights, factors, values + element, value_size, count, results + element);
+        add_values<Tile, Tile::VALUE_VECTORS>(weights, factors, values + element, value_size, count, queries, results + element);
     }
     for (; element < value_size; element += FloatLanes::COUNT) {
-        add_values<1>(weights, factors, values + element, value_size, count, results + element);
+        add_values<Tile, 1>(weights, factors, values + element, value_size, count, queries, results + element);
     }
 }
 
-// `count` rows of a cache as floats; those missing to a multiple of KEYS_AT_ONCE are zeros.
-inline void convert(const ggml_tensor * cache, int64_t first, int count, int64_t head, int64_t stream, float * to) {
+// Adds what a vector of queries has seen in another stretch of the keys.
+template <typename Tile> void put_together(const Seen & seen, const Seen & more, int64_t value_size, int queries) {
+    using L = typename Tile::QueryLanes;
+    const typename L::Floats before = L::load(seen.largest), others = L::load(more.largest), most = L::larger(before, others);
+    float factors[2][Tile::LANES];
+    L::store(factors[0], exponential<L>(L::subtract(before, most)));
+    L::store(factors[1], exponential<L>(L::subtract(others, most)));
+    L::store(seen.largest, most);
+    for (int q = 0; q < queries; ++q) {
+        seen.sums[q] = seen.sums[q] * factors[0][q] + more.sums[q] * factors[1][q];
+        const FloatLanes::Floats factor = FloatLanes::floats(factors[0][q]), other = FloatLanes::floats(factors[1][q]);
+        for (int64_t element = q * value_size; element < (q + 1) * value_size; element += FloatLanes::COUNT) {
+            const FloatLanes::Floats scaled = FloatLanes::multiply(FloatLanes::load(seen.results + element), factor);
+            FloatLanes::store(seen.results + element,
+                              FloatLanes::multiply_add(FloatLanes::load(more.results + element), other, scaled));
+        }
+    }
+}
+
+// `count` rows of a cache as floats; those missing to a multiple of `at_once` are zeros.
+inline void convert(const ggml_tensor * cache, int64_t first, int count, int at_once, int64_t head, int64_t stream, float * to) {
     const int64_t size = cache->ne[0];
     const char * row = static_cast<const char *>(cache->data) + first * cache->nb[1] + head * cache->nb[2] + stream * cache->nb[3];
+    const size_t bytes = ggml_row_size(cache->type, size);
     for (int i = 0; i < count; ++i, row += cache->nb[1], to += size) {
+        for (size_t line = 0; line < bytes; line += CACHE_LINE) {
+            kernels::Lanes::prefetch(reinterpret_cast<const uint8_t *>(row + KEYS * cache->nb[1] + line));
+        }
         if (cache->type == GGML_TYPE_F32) {
             std::memcpy(to, row, static_cast<size_t>(size) * sizeof(float));
         } else if (cache->type == GGML_TYPE_F16) {
@@ -242,7 +295,7 @@ inline void convert(const ggml_tensor * cache, int64_t first, int count, int64_t
             ggml_get_type_traits(cache->type)->to_float(row, to, size);
         }
     }
-    std::fill_n(to, (KEYS - count) % KEYS_AT_ONCE * size, 0.0f);
+    std::fill_n(to, (KEYS - count) % at_once * size, 0.0f);
 }
 
 // The mask of some tokens, as bits of 16-bit floats.
@@ -282,7 +335,9 @@ class Mask {
 };
 
 // One node, and the memory of one thread.
-class Attention {
+template <typename Tile> class Attention {
+    static constexpr int LANES = Tile::LANES;
+
   public:
     Attention(const ggml_tensor * node, float * memory)
         : node_(node), queries_(node->src[0]), keys_(node->src[1]), values_(node->src[2]),
@@ -299,15 +354,55 @@ class Attention {
 
     // The results of `count` tiles from `first` on, of one head.
     void compute(int64_t head_and_stream, int64_t first, int count) {
+        choose(head_and_stream);
+        look(first, count, 0, keys_->ne[1], scratch_.seen);
+        for (int tile = 0; tile < count; ++tile) {
+            end(first + tile, seen(scratch_.seen, tile));
+        }
+    }
+
+    // Stretches of the keys, where all queries are one tile.
+    int64_t stretches() const { return (keys_->ne[1] + STRETCH - 1) / STRETCH; }
+    // What is seen in one of them, of one head; `memory` has a Seen for each stretch of each head.
+    void look_at_stretch(int64_t head_and_stream, int64_t stretch, float * memory) {
+        choose(head_and_stream);
+        const int64_t key = stretch * STRETCH;
+        look(0, 1, key, std::min(key + STRETCH, keys_->ne[1]), of_stretch(memory, head_and_stream, stretch));
+    }
+    // The results of one head, when all have been looked at.
+    void finish(int64_t head_and_stream, float * memory) {
+        choose(head_and_stream);
+        const Seen all = seen(of_stretch(memory, head_and_stream, 0), 0);
+        for (int64_t stretch = 1; stretch < stretches(); ++stretch) {
+            const Seen more = seen(of_stretch(memory, head_and_stream, stretch), 0);
+            put_together<Tile>(all, more, value_size_, static_cast<int>(tokens_ * group_));
+        }
+        end(0, all);
+    }
+
+  private:
+    void choose(int64_t head_and_stream) {
         head_ = head_and_stream % keys_->ne[2];
         stream_ = head_and_stream / keys_->ne[2];
+    }
+
+    Seen seen(float * memory, int64_t tile) const {
+        return Seen::at<Tile>(memory + tile * Seen::floats<Tile>(value_size_), value_size_);
+    }
+
+    float * of_stretch(float * memory, int64_t head_and_stream, int64_t stretch) const {
+        return memory + (head_and_stream * stretches() + stretch) * Seen::floats<Tile>(value_size_);
+    }
+
+    // What `count` tiles from `first` on see of the keys from `key` to the one before `end`.
+    void look(int64_t first, int count, int64_t key, int64_t end, float * memory) {
         const int64_t stream = stream_ / (queries_->ne[3] / keys_->ne[3]);
         const Mask mask(node_->src[3], stream_);
         for (int tile = 0; tile < count; ++tile) {
-            begin(first + tile, tile);
+            begin(first + tile, tile, seen(memory, tile));
         }
-        for (int64_t key = 0; key < keys_->ne[1]; key += KEYS) {
-            const int now = static_cast<int>(std::min<int64_t>(KEYS, keys_->ne[1] - key));
+        for (; key < end; key += KEYS) {
+            const int now = static_cast<int>(std::min<int64_t>(KEYS, end - key));
             bool converted = false;
             for (int tile = 0; tile < count; ++tile) {
                 const int64_t last = std::min((first + tile + 1) * LANES, tokens_ * group_) - 1;
@@ -316,26 +411,23 @@ class Attention {
                     continue;
                 }
                 if (!converted) {
-                    convert(keys_, key, now, head_, stream, scratch_.keys);
-                    convert(values_, key, now, head_, stream, scratch_.values);
+                    convert(keys_, key, now, Tile::KEYS_AT_ONCE, head_, stream, scratch_.keys);
+                    convert(values_, key, now, 1, head_, stream, scratch_.values);
                     converted = true;
                 }
                 if (closes == Mask::Closes::SOMETHING) {
                     spread(mask, first + tile, tile, key, now);
                 }
-                float * results = scratch_.results + tile * LANES * value_size_;
-                multiply_keys(scratch_.queries + tile * LANES * key_size_, scratch_.keys, key_size_, now, scratch_.scores);
-                weigh(scratch_.scores, closes == Mask::Closes::SOMETHING ? scratch_.bias : nullptr, now,
-                      scratch_.largest + tile * LANES, scratch_.sums + tile * LANES, scratch_.factors);
-                multiply_values(scratch_.scores, scratch_.factors, scratch_.values, value_size_, now, results);
+                const Seen of_tile = seen(memory, tile);
+                multiply_keys<Tile>(scratch_.queries + tile * LANES * key_size_, scratch_.keys, key_size_, now, scratch_.scores);
+                weigh<Tile>(scratch_.scores, closes == Mask::Closes::SOMETHING ? scratch_.bias : nullptr, now, of_tile,
+                            scratch_.factors);
+                multiply_values<Tile>(scratch_.scores, scratch_.factors, scratch_.values, value_size_, now,
+                                      static_cast<int>(last + 1 - (first + tile) * LANES), of_tile.results);
             }
-        }
-        for (int tile = 0; tile < count; ++tile) {
-            end(first + tile, tile);
         }
     }
 
-  private:
     // Calls with the lane, token and head of each query of a tile.
     template <typename Call> void each_query(int64_t tile, Call call) const {
         const int64_t begin = tile * LANES, end = std::min(begin + LANES, tokens_ * group_);
@@ -349,8 +441,8 @@ class Attention {
         }
     }
 
-    // Turns the queries of a tile, and begins its results.
-    void begin(int64_t tile, int within) {
+    // Turns the queries of a tile, which has seen nothing.
+    void begin(int64_t tile, int within, const Seen & seen) {
         float * to = scratch_.queries + within * LANES * key_size_;
         if ((tile + 1) * LANES > tokens_ * group_) {
             std::fill_n(to, LANES * key_size_, 0.0f);
@@ -363,10 +455,10 @@ class Attention {
             }
             scratch_.slopes[within * LANES + lane] = slope_of(head);
         });
-        std::fill_n(scratch_.results + within * LANES * value_size_, LANES * value_size_, 0.0f);
+        std::fill_n(seen.results, LANES * value_size_, 0.0f);
         // Not minus infinity: the difference to a score that is must not be NaN.
-        std::fill_n(scratch_.largest + within * LANES, LANES, -FLT_MAX);
-        std::fill_n(scratch_.sums + within * LANES, LANES, 0.0f);
+        std::fill_n(seen.largest, LANES, -FLT_MAX);
+        std::fill_n(seen.sums, LANES, 0.0f);
     }
 
     // Writes the mask of a tile into `bias`, a lane for each query.
@@ -399,11 +491,11 @@ class Attention {
     }
 
     // Writes the results of a tile. A query that sees nothing has zeros.
-    void end(int64_t tile, int within) {
+    void end(int64_t tile, const Seen & seen) {
         each_query(tile, [&](int64_t lane, int64_t token, int64_t head) {
-            const float sum = scratch_.sums[within * LANES + lane];
+            const float sum = seen.sums[lane];
             const float scale = sum == 0.0f ? 0.0f : 1.0f / sum;
-            const float * result = scratch_.results + (within * LANES + lane) * value_size_;
+            const float * result = seen.results + lane * value_size_;
             auto * to = reinterpret_cast<float *>(static_cast<char *>(node_->data) + head * node_->nb[1] + token * node_->nb[2] +
                                                   stream_ * node_->nb[3]);
             for (int64_t element = 0; element < value_size_; ++element) {
@@ -416,27 +508,86 @@ class Attention {
     int64_t tokens_, group_, key_size_, value_size_;
     int64_t head_ = 0, stream_ = 0;
     float scale_, max_bias_;
-    Scratch scratch_;
+    Scratch<Tile> scratch_;
 };
+
+// Floats of the threads' scratch memory.
+template <typename Tile> int64_t scratch_floats(const ggml_tensor * node, int threads) {
+    return Scratch<Tile>::floats(node->src[1]->ne[0], node->src[2]->ne[0]) * threads;
+}
+
+// How a node is computed with a kind of tile: its memory in floats, and what a thread does.
+template <typename Tile> struct Node;
+
+template <> struct Node<Many> {
+    static int64_t floats(const ggml_tensor * node, int threads) { return scratch_floats<Many>(node, threads); }
+
+    static void compute(const ggml_compute_params * params, const ggml_tensor * node, float * memory) {
+        Attention<Many> attention(node, memory + scratch_floats<Many>(node, params->ith));
+        // Enough items that threads end together; the last tokens, which see most keys, come first.
+        const int64_t tiles = attention.tiles(), heads = attention.heads();
+        const int64_t most = std::clamp<int64_t>(tiles * heads / (4 * params->nth), 1, Many::MOST_TILES);
+        const int64_t parts = (tiles + most - 1) / most;
+        threadpool::share_out(params, parts * heads, threadpool::EACH_ALONE, [&](int64_t item, int64_t end) {
+            for (; item < end; ++item) {
+                const int64_t first = (parts - 1 - item / heads) * most;
+                attention.compute(item % heads, first, static_cast<int>(std::min(most, tiles - first)));
+            }
+        });
+    }
+};
+
+template <typename Lanes> struct Node<One<Lanes>> {
+    using Tile = One<Lanes>;
+
+    static int64_t floats(const ggml_tensor * node, int threads) {
+        const Attention<Tile> attention(node, nullptr);
+        const int64_t items = attention.heads() * attention.stretches();
+        return scratch_floats<Tile>(node, threads) + items * Seen::floats<Tile>(node->src[2]->ne[0]);
+    }
+
+    static void compute(const ggml_compute_params * params, const ggml_tensor * node, float * memory) {
+        Attention<Tile> attention(node, memory + scratch_floats<Tile>(node, params->ith));
+        const int64_t heads = attention.heads(), stretches = attention.stretches();
+        float * seen = memory + scratch_floats<Tile>(node, params->nth);
+        threadpool::share_out(params, heads * stretches, threadpool::EACH_ALONE, [&](int64_t item, int64_t end) {
+            for (; item < end; ++item) {
+                attention.look_at_stretch(item / stretches, item % stretches, seen);
+                if (stretches == 1) {
+                    attention.finish(item, seen);
+                }
+            }
+        });
+        if (stretches > 1) {
+            ggml_barrier(params->threadpool);
+            for (int64_t head = params->ith; head < heads; head += params->nth) {
+                attention.finish(head, seen);
+            }
+        }
+    }
+};
+
+// Calls with the kind of tile for a node.
+template <typename Call> auto with_tile(const ggml_tensor * node, Call call) {
+    const int64_t queries = node->src[0]->ne[1] * (node->src[0]->ne[2] / node->src[1]->ne[2]);
+    if (queries <= HalfLanes::COUNT) {
+        return call(Node<One<HalfLanes>>());
+    }
+    return queries <= FloatLanes::COUNT ? call(Node<One<FloatLanes>>()) : call(Node<Many>());
+}
+
+inline size_t work_size(const ggml_tensor * node, int threads) {
+    const int64_t floats = with_tile(node, [&](auto tile) { return tile.floats(node, threads); });
+    return static_cast<size_t>(floats) * sizeof(float) + CACHE_LINE;
+}
 
 // Whether it was a node for this file.
 inline bool computed(const ggml_compute_params * params, const ggml_tensor * node) {
     if (params->use_ref || !takes(node)) {
         return false;
     }
-    const auto memory = (reinterpret_cast<uintptr_t>(params->wdata) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
-    const int64_t floats = Scratch::floats(node->src[1]->ne[0], node->src[2]->ne[0]);
-    Attention attention(node, reinterpret_cast<float *>(memory) + params->ith * floats);
-    // Enough items that threads end together; the last tokens, which see most keys, come first.
-    const int64_t tiles = attention.tiles(), heads = attention.heads();
-    const int64_t most = std::clamp<int64_t>(tiles * heads / (4 * params->nth), 1, MOST_TILES);
-    const int64_t parts = (tiles + most - 1) / most;
-    threadpool::share_out(params, parts * heads, threadpool::EACH_ALONE, [&](int64_t item, int64_t end) {
-        for (; item < end; ++item) {
-            const int64_t first = (parts - 1 - item / heads) * most;
-            attention.compute(item % heads, first, static_cast<int>(std::min(most, tiles - first)));
-        }
-    });
+    const auto first = (reinterpret_cast<uintptr_t>(params->wdata) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    with_tile(node, [&](auto tile) { tile.compute(params, node, reinterpret_cast<float *>(first)); });
     return true;
 }
 

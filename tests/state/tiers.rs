@@ -63,7 +63,8 @@ fn goes_on_alike(path: &Path, tiers: &[&str]) {
             begin(&mut beside, 0);
             beside.restore_sequence(&state, 1).unwrap();
             assert_eq!((go_on(&mut beside, 1), go_on(&mut beside, 0)), (expected.clone(), expected));
-            if cache_type != Some(CacheType::Q8_0) {
+            // Products with F16, as the random model has, round otherwise for one token than for several, and it is sure of nothing.
+            if cache_type != Some(CacheType::Q8_0) || path == random_model() {
                 continue;
             }
             // What a prompt has in common with the one before is kept. `tests/generation` has the other types.

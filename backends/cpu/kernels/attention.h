@@ -11,8 +11,9 @@
 // that differ are added.
 //
 // Where all queries of a head fit into one vector, as a single token's do, a tile is that vector, and there may be fewer heads than
-// threads: then an item of work is a stretch of the keys, whose results are put together at the end, in the order of the keys.
-// What a query gets depends on neither the threads nor, but for that, on the other tokens of a pass.
+// threads: then an item of work is a stretch of the keys, and what was seen in each is put together at the end, in the order of the
+// keys. Other tiles see a stretch after another, too, so that what a query gets does not depend on the other tokens of a pass, to the
+// last bit; nor does it on the threads.
 #pragma once
 
 #include "floats.h"
@@ -55,8 +56,7 @@ template <typename Lanes> struct One {
     static_assert(LANES % QUERIES_AT_ONCE == 0 && KEYS % KEYS_AT_ONCE == 0);
 };
 
-// Keys of an item of work where all queries are one vector. Threads have to meet before the items of a head are put together, which
-// a short context need not wait for.
+// Keys of a stretch. Threads that have one each must meet before these are put together, which a short context need not wait for.
 constexpr int64_t STRETCH = 256;
 static_assert(STRETCH % KEYS == 0);
 
@@ -100,6 +100,7 @@ template <typename Tile> class Scratch {
     Scratch(int64_t key_size, int64_t value_size, float * memory) : memory_(memory) {
         queries = take(Tile::MOST_TILES * Tile::LANES * key_size);
         seen = take(Tile::MOST_TILES * Seen::floats<Tile>(value_size));
+        more = take(Tile::MOST_TILES * Seen::floats<Tile>(value_size));
         keys = take(KEYS * key_size);
         values = take(KEYS * value_size);
         scores = take(KEYS * Tile::LANES);
@@ -115,6 +116,7 @@ template <typename Tile> class Scratch {
 
     float * queries; // [tile][element of a key][lane]
     float * seen;    // [tile], each a Seen
+    float * more;    // as many, of another stretch of the keys
     float * keys;    // [key][element]
     float * values;  // [value][element]
     float * scores;  // [key][lane]
@@ -259,14 +261,17 @@ void multiply_values(const float * weights, const float * factors, const float *
     }
 }
 
-// Adds what a vector of queries has seen in another stretch of the keys.
+// Adds what the first queries of a tile have seen in another stretch of the keys.
 template <typename Tile> void put_together(const Seen & seen, const Seen & more, int64_t value_size, int queries) {
     using L = typename Tile::QueryLanes;
-    const typename L::Floats before = L::load(seen.largest), others = L::load(more.largest), most = L::larger(before, others);
     float factors[2][Tile::LANES];
-    L::store(factors[0], exponential<L>(L::subtract(before, most)));
-    L::store(factors[1], exponential<L>(L::subtract(others, most)));
-    L::store(seen.largest, most);
+    for (int lane = 0; lane < Tile::LANES; lane += L::COUNT) {
+        const typename L::Floats before = L::load(seen.largest + lane), others = L::load(more.largest + lane);
+        const typename L::Floats most = L::larger(before, others);
+        L::store(factors[0] + lane, exponential<L>(L::subtract(before, most)));
+        L::store(factors[1] + lane, exponential<L>(L::subtract(others, most)));
+        L::store(seen.largest + lane, most);
+    }
     for (int q = 0; q < queries; ++q) {
         seen.sums[q] = seen.sums[q] * factors[0][q] + more.sums[q] * factors[1][q];
         const FloatLanes::Floats factor = FloatLanes::floats(factors[0][q]), other = FloatLanes::floats(factors[1][q]);
@@ -355,19 +360,27 @@ template <typename Tile> class Attention {
     // The results of `count` tiles from `first` on, of one head.
     void compute(int64_t head_and_stream, int64_t first, int count) {
         choose(head_and_stream);
-        look(first, count, 0, keys_->ne[1], scratch_.seen);
+        turn(first, count);
+        for (int64_t stretch = 0; stretch < stretches(); ++stretch) {
+            float * memory = stretch == 0 ? scratch_.seen : scratch_.more;
+            look(first, count, stretch, memory);
+            for (int tile = 0; stretch > 0 && tile < count; ++tile) {
+                const int queries = static_cast<int>(queries_of(first + tile));
+                put_together<Tile>(seen(scratch_.seen, tile), seen(memory, tile), value_size_, queries);
+            }
+        }
         for (int tile = 0; tile < count; ++tile) {
             end(first + tile, seen(scratch_.seen, tile));
         }
     }
 
-    // Stretches of the keys, where all queries are one tile.
     int64_t stretches() const { return (keys_->ne[1] + STRETCH - 1) / STRETCH; }
-    // What is seen in one of them, of one head; `memory` has a Seen for each stretch of each head.
+
+    // Where all queries are one tile: what is seen in one stretch, of one head; `memory` has a Seen for each stretch of each head.
     void look_at_stretch(int64_t head_and_stream, int64_t stretch, float * memory) {
         choose(head_and_stream);
-        const int64_t key = stretch * STRETCH;
-        look(0, 1, key, std::min(key + STRETCH, keys_->ne[1]), of_stretch(memory, head_and_stream, stretch));
+        turn(0, 1);
+        look(0, 1, stretch, of_stretch(memory, head_and_stream, stretch));
     }
     // The results of one head, when all have been looked at.
     void finish(int64_t head_and_stream, float * memory) {
@@ -375,7 +388,7 @@ template <typename Tile> class Attention {
         const Seen all = seen(of_stretch(memory, head_and_stream, 0), 0);
         for (int64_t stretch = 1; stretch < stretches(); ++stretch) {
             const Seen more = seen(of_stretch(memory, head_and_stream, stretch), 0);
-            put_together<Tile>(all, more, value_size_, static_cast<int>(tokens_ * group_));
+            put_together<Tile>(all, more, value_size_, static_cast<int>(queries_of(0)));
         }
         end(0, all);
     }
@@ -394,18 +407,25 @@ template <typename Tile> class Attention {
         return memory + (head_and_stream * stretches() + stretch) * Seen::floats<Tile>(value_size_);
     }
 
-    // What `count` tiles from `first` on see of the keys from `key` to the one before `end`.
-    void look(int64_t first, int count, int64_t key, int64_t end, float * memory) {
+    int64_t queries_of(int64_t tile) const { return std::min<int64_t>(LANES, tokens_ * group_ - tile * LANES); }
+
+    // What `count` tiles from `first` on see of a stretch of the keys.
+    void look(int64_t first, int count, int64_t stretch, float * memory) {
         const int64_t stream = stream_ / (queries_->ne[3] / keys_->ne[3]);
         const Mask mask(node_->src[3], stream_);
         for (int tile = 0; tile < count; ++tile) {
-            begin(first + tile, tile, seen(memory, tile));
+            const Seen nothing = seen(memory, tile);
+            std::fill_n(nothing.results, LANES * value_size_, 0.0f);
+            // Not minus infinity: the difference to a score that is must not be NaN.
+            std::fill_n(nothing.largest, LANES, -FLT_MAX);
+            std::fill_n(nothing.sums, LANES, 0.0f);
         }
-        for (; key < end; key += KEYS) {
+        const int64_t end = std::min((stretch + 1) * STRETCH, keys_->ne[1]);
+        for (int64_t key = stretch * STRETCH; key < end; key += KEYS) {
             const int now = static_cast<int>(std::min<int64_t>(KEYS, end - key));
             bool converted = false;
             for (int tile = 0; tile < count; ++tile) {
-                const int64_t last = std::min((first + tile + 1) * LANES, tokens_ * group_) - 1;
+                const int64_t queries = queries_of(first + tile), last = (first + tile) * LANES + queries - 1;
                 const Mask::Closes closes = mask.closes((first + tile) * LANES / group_, last / group_, key, now);
                 if (closes == Mask::Closes::ALL) {
                     continue;
@@ -423,14 +443,14 @@ template <typename Tile> class Attention {
                 weigh<Tile>(scratch_.scores, closes == Mask::Closes::SOMETHING ? scratch_.bias : nullptr, now, of_tile,
                             scratch_.factors);
                 multiply_values<Tile>(scratch_.scores, scratch_.factors, scratch_.values, value_size_, now,
-                                      static_cast<int>(last + 1 - (first + tile) * LANES), of_tile.results);
+                                      static_cast<int>(queries), of_tile.results);
             }
         }
     }
 
     // Calls with the lane, token and head of each query of a tile.
     template <typename Call> void each_query(int64_t tile, Call call) const {
-        const int64_t begin = tile * LANES, end = std::min(begin + LANES, tokens_ * group_);
+        const int64_t begin = tile * LANES, end = begin + queries_of(tile);
         int64_t token = begin / group_, within = begin % group_;
         for (int64_t query = begin; query < end; ++query) {
             call(query - begin, token, head_ * group_ + within);
@@ -441,24 +461,23 @@ template <typename Tile> class Attention {
         }
     }
 
-    // Turns the queries of a tile, which has seen nothing.
-    void begin(int64_t tile, int within, const Seen & seen) {
-        float * to = scratch_.queries + within * LANES * key_size_;
-        if ((tile + 1) * LANES > tokens_ * group_) {
-            std::fill_n(to, LANES * key_size_, 0.0f);
-        }
-        each_query(tile, [&](int64_t lane, int64_t token, int64_t head) {
-            const auto * query = reinterpret_cast<const float *>(static_cast<const char *>(queries_->data) + token * queries_->nb[1] +
-                                                                 head * queries_->nb[2] + stream_ * queries_->nb[3]);
-            for (int64_t element = 0; element < key_size_; ++element) {
-                to[element * LANES + lane] = query[element] * scale_;
+    // Turns the queries of `count` tiles from `first` on.
+    void turn(int64_t first, int count) {
+        for (int tile = 0; tile < count; ++tile) {
+            float * to = scratch_.queries + tile * LANES * key_size_;
+            if (queries_of(first + tile) < LANES) {
+                std::fill_n(to, LANES * key_size_, 0.0f);
             }
-            scratch_.slopes[within * LANES + lane] = slope_of(head);
-        });
-        std::fill_n(seen.results, LANES * value_size_, 0.0f);
-        // Not minus infinity: the difference to a score that is must not be NaN.
-        std::fill_n(seen.largest, LANES, -FLT_MAX);
-        std::fill_n(seen.sums, LANES, 0.0f);
+            each_query(first + tile, [&](int64_t lane, int64_t token, int64_t head) {
+                const auto * query = reinterpret_cast<const float *>(static_cast<const char *>(queries_->data) +
+                                                                     token * queries_->nb[1] + head * queries_->nb[2] +
+                                                                     stream_ * queries_->nb[3]);
+                for (int64_t element = 0; element < key_size_; ++element) {
+                    to[element * LANES + lane] = query[element] * scale_;
+                }
+                scratch_.slopes[tile * LANES + lane] = slope_of(head);
+            });
+        }
     }
 
     // Writes the mask of a tile into `bias`, a lane for each query.

@@ -64,7 +64,7 @@ fn kernels(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Attention of a prompt to itself.
+/// Attention of a prompt to itself, and of a single token to a long context.
 fn attention(criterion: &mut Criterion) {
     const KEPT: usize = 5;
     const HEADS: usize = 20;
@@ -75,20 +75,30 @@ fn attention(criterion: &mut Criterion) {
     group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
     for backend in backends(&hardware) {
         let device = backend.devices(&hardware).expect("asked before").remove(0);
-        for (cache_type, tokens) in [(CacheType::F16, 128), (CacheType::F16, 512), (CacheType::Q8_0, 512)] {
+        let cases = [
+            (CacheType::F16, 128, 128),
+            (CacheType::F16, 512, 512),
+            (CacheType::Q8_0, 512, 512),
+            (CacheType::F16, 1, 4096),
+            (CacheType::Q8_0, 1, 4096),
+        ];
+        for (cache_type, tokens, positions) in cases {
             let values =
                 |rows: usize| -> Vec<f32> { (0..rows * SIZE).map(|at| (at % 251) as f32 / 125.0 - 1.0).collect() };
-            let kept = values(tokens * KEPT);
+            let kept = values(positions * KEPT);
             let cache = Cache { cache_type, heads: KEPT, key_size: SIZE, value_size: SIZE, keys: &kept, values: &kept };
             let Some(attention) = backend.attention(&device, cache, threads) else { continue };
             let mut attention = attention.expect("a cache of whole blocks");
-            let hidden = |at: usize| if at % tokens > at / tokens { f32::NEG_INFINITY } else { 0.0 };
-            let mask: Vec<f32> = (0..tokens * tokens).map(hidden).collect();
+            let before = positions - tokens;
+            let hidden = |at: usize| if at % positions > before + at / positions { f32::NEG_INFINITY } else { 0.0 };
+            let mask: Vec<f32> = (0..tokens * positions).map(hidden).collect();
             let query = values(tokens * HEADS);
             let mut results = vec![0.0; query.len()];
             let queries = Queries { tokens, heads: HEADS, values: &query, scale: 0.1, max_bias: 0.0, mask: &mask };
-            group.throughput(Throughput::Elements((tokens * (tokens + 1) / 2 * HEADS * SIZE * 2) as u64));
-            group.bench_function(BenchmarkId::new(backend.id(), format!("{cache_type:?}/{tokens}")), |bencher| {
+            let seen = tokens * before + tokens * (tokens + 1) / 2;
+            group.throughput(Throughput::Elements((seen * HEADS * SIZE * 2) as u64));
+            let name = format!("{cache_type:?}/{tokens} of {positions}");
+            group.bench_function(BenchmarkId::new(backend.id(), name), |bencher| {
                 bencher.iter(|| attention.attend(queries, &mut results).expect("attention"));
             });
         }

@@ -35,7 +35,12 @@ enum Hides {
     ByChance,
     /// Nothing, but adds numbers.
     Adds,
+    /// The last positions, whose keys and values are infinite: cells of a cache that nobody uses any more.
+    Leftovers,
 }
+
+/// How many [`Hides::Leftovers`] hides.
+const LEFTOVERS: usize = 10;
 
 #[derive(Debug, Clone, Copy)]
 struct Case {
@@ -78,6 +83,7 @@ fn mask(case: &Case, random: &mut Random) -> Vec<f32> {
                 Hides::AllButAWindow(window) => hidden(position > now || position + window <= now),
                 Hides::ByChance => hidden(blind || random.below(3) == 0),
                 Hides::Adds => random.below(9) as f32 - 4.0,
+                Hides::Leftovers => hidden(position + LEFTOVERS >= case.positions),
             });
         }
     }
@@ -116,14 +122,15 @@ fn expected(case: &Case, keys: &[f32], values: &[f32], queries: &Queries<'_>) ->
             .map(|position| {
                 let key = &keys[row(position, case.key_size)..][..case.key_size];
                 let product: f64 = key.iter().zip(query).map(|(&k, &q)| f64::from(k) * f64::from(q)).sum();
-                product * f64::from(queries.scale) + slope * f64::from(queries.mask[token * case.positions + position])
+                let mask = f64::from(queries.mask[token * case.positions + position]);
+                if mask == f64::NEG_INFINITY { mask } else { product * f64::from(queries.scale) + slope * mask }
             })
             .collect();
         let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
         let sum: f64 = weights.iter().sum();
         results.extend((0..case.value_size).map(|element| {
-            let seen = weights.iter().enumerate().filter(|_| largest > f64::NEG_INFINITY);
+            let seen = weights.iter().enumerate().filter(|&(_, &weight)| weight > 0.0);
             let total = seen.map(|(at, weight)| weight * f64::from(values[row(at, case.value_size) + element]));
             if largest > f64::NEG_INFINITY { total.sum::<f64>() / sum } else { 0.0 }
         }));
@@ -161,8 +168,13 @@ fn check_alone(
 fn check(case: Case, seed: u64) {
     let mut random = Random::new(seed);
     let (kept, each) = case.heads;
-    let keys = exact(case.cache_type, case.positions * kept * case.key_size, &mut random);
-    let values = exact(case.cache_type, case.positions * kept * case.value_size, &mut random);
+    let mut keys = exact(case.cache_type, case.positions * kept * case.key_size, &mut random);
+    let mut values = exact(case.cache_type, case.positions * kept * case.value_size, &mut random);
+    if matches!(case.hides, Hides::Leftovers) {
+        let first = (case.positions - LEFTOVERS) * kept;
+        keys[first * case.key_size..].fill(f32::INFINITY);
+        values[first * case.value_size..].fill(f32::INFINITY);
+    }
     let query = exact(CacheType::F32, case.tokens * kept * each * case.key_size, &mut random);
     let mask = mask(&case, &mut random);
     let queries = Queries {
@@ -209,8 +221,11 @@ fn check(case: Case, seed: u64) {
 
 #[test]
 fn every_mask_is_kept() {
-    for hides in [Hides::Nothing, Hides::Future, Hides::AllButAWindow(20), Hides::ByChance, Hides::Adds] {
-        check(Case { hides, ..USUAL }, 1);
+    let all = [Hides::Nothing, Hides::Future, Hides::AllButAWindow(20), Hides::ByChance, Hides::Adds, Hides::Leftovers];
+    for hides in all {
+        for tokens in [1, 3, 70] {
+            check(Case { hides, tokens, ..USUAL }, 1);
+        }
     }
 }
 
@@ -231,8 +246,12 @@ fn slopes_are_those_of_alibi() {
 #[test]
 fn heads_of_any_size_and_number_are_computed() {
     for (key_size, value_size) in [(64, 64), (80, 80), (96, 96), (128, 128), (256, 256), (192, 128), (40, 40)] {
-        for heads in [(1, 1), (1, 5), (3, 1), (5, 4)] {
+        for heads in [(1, 1), (1, 5), (3, 1), (5, 4), (2, 2), (1, 16)] {
             check(Case { key_size, value_size, heads, ..USUAL }, 4);
+            // Of values that are not whole vectors ggml computes single tokens, with sums in 16 bits.
+            if value_size % 16 == 0 {
+                check(Case { key_size, value_size, heads, tokens: 1, ..USUAL }, 4);
+            }
         }
     }
 }

@@ -45,6 +45,9 @@ struct DenseTables {
             const int v = b & 127, digits = b > 127 ? four[v] : four[v] & ~v;
             fifth[v & 63] = static_cast<uint8_t>((v & 63) % 3);
             const int value = (digits & 3) + 3 * (digits >> 2 & 3) + 9 * (digits >> 4 & 3) + 27 * (digits >> 6) + 81 * fifth[v & 63];
+            if (digits & digits >> 1 & 0x55) {
+                continue; // one of them is 3
+            }
             known += !seen[value];
             seen[value] = true;
             byte[value] = static_cast<uint8_t>(b);

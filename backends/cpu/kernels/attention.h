@@ -10,10 +10,10 @@
 // item of work. Tiles of keys that the mask closes to all queries of a tile are passed over, and of a tile's masks only those
 // that differ are added.
 //
-// Where all queries of a head fit into one vector, as a single token's do, a tile is that vector, and there may be fewer heads than
-// threads: then an item of work is a stretch of the keys, and what was seen in each is put together at the end, in the order of the
-// keys. Other tiles see a stretch after another, too, so that what a query gets does not depend on the other tokens of a pass, to the
-// last bit; nor does it on the threads.
+// Where the queries of a head are few, as a single token's are, a tile is one vector, and there may be fewer heads than threads: then
+// an item of work is a stretch of the keys, and what was seen in each is put together at the end, in the order of the keys. Other
+// tiles see a stretch after another, too, so that what a query gets does not depend on the other tokens of a pass, to the last bit; nor
+// does it on the threads. (Sums of products are written as multiply_add: a compiler might make one of them or not.)
 #pragma once
 
 #include "floats.h"
@@ -42,6 +42,8 @@ struct Many {
     static constexpr int LANES = QUERY_VECTORS * FloatLanes::COUNT;
     // Tiles of queries that share keys and values, at most: their queries and results stay in the second-level cache.
     static constexpr int MOST_TILES = 192 / LANES;
+    // Of those, as many have seen something that one thread alone knows of.
+    static constexpr int SEEN_TILES = MOST_TILES;
     static_assert(LANES % QUERIES_AT_ONCE == 0 && KEYS % KEYS_AT_ONCE == 0);
 };
 
@@ -53,6 +55,7 @@ template <typename Lanes> struct One {
     static constexpr int VALUE_VECTORS = kernels::Lanes::REGISTERS == 32 ? 4 : 2;
     static constexpr int LANES = Lanes::COUNT;
     static constexpr int MOST_TILES = 1;
+    static constexpr int SEEN_TILES = 0;
     static_assert(LANES % QUERIES_AT_ONCE == 0 && KEYS % KEYS_AT_ONCE == 0);
 };
 
@@ -86,7 +89,10 @@ struct Seen {
     float * largest; // [lane]
     float * sums;    // [lane]
 
-    template <typename Tile> static int64_t floats(int64_t value_size) { return Tile::LANES * (value_size + 2); }
+    // Whole cache lines: threads write to neighbours.
+    template <typename Tile> static int64_t floats(int64_t value_size) {
+        return (Tile::LANES * (value_size + 2) + 15) / 16 * 16;
+    }
 
     template <typename Tile> static Seen at(float * memory, int64_t value_size) {
         float * largest = memory + Tile::LANES * value_size;
@@ -99,8 +105,8 @@ template <typename Tile> class Scratch {
   public:
     Scratch(int64_t key_size, int64_t value_size, float * memory) : memory_(memory) {
         queries = take(Tile::MOST_TILES * Tile::LANES * key_size);
-        seen = take(Tile::MOST_TILES * Seen::floats<Tile>(value_size));
-        more = take(Tile::MOST_TILES * Seen::floats<Tile>(value_size));
+        seen = take(Tile::SEEN_TILES * Seen::floats<Tile>(value_size));
+        more = take(Tile::SEEN_TILES * Seen::floats<Tile>(value_size));
         keys = take(KEYS * key_size);
         values = take(KEYS * value_size);
         scores = take(KEYS * Tile::LANES);
@@ -213,26 +219,25 @@ template <typename Tile> void weigh(float * scores, const float * bias, int coun
             most = L::larger(score, most);
         }
         const Floats factor = exponential<L>(L::subtract(before, most));
-        Floats sum = L::multiply(L::load(seen.sums + v * L::COUNT), factor);
+        Floats sum = L::floats(0.0f);
         for (int key = 0; key < count; ++key) {
             const Floats weight = exponential<L>(L::subtract(L::load(column + key * LANES), most));
             L::store(column + key * LANES, weight);
             sum = L::add(sum, weight);
         }
         L::store(seen.largest + v * L::COUNT, most);
-        L::store(seen.sums + v * L::COUNT, sum);
+        L::store(seen.sums + v * L::COUNT, L::multiply_add(L::load(seen.sums + v * L::COUNT), factor, sum));
         L::store(factors + v * L::COUNT, factor);
     }
 }
 
-// Adds `count` values to V vectors of the results of a tile's first queries.
-template <typename Tile, int V>
+// Adds `count` values to V vectors of the results of the first queries, Q of which are computed at once.
+template <typename Tile, int Q, int V>
 void add_values(const float * weights, const float * factors, const float * values, int64_t value_size, int count, int queries,
                 float * results) {
-    constexpr int QUERIES_AT_ONCE = Tile::QUERIES_AT_ONCE;
-    for (int lane = 0; lane < queries; lane += QUERIES_AT_ONCE) {
-        FloatLanes::Floats sums[QUERIES_AT_ONCE][V];
-        for (int q = 0; q < QUERIES_AT_ONCE; ++q) {
+    for (int lane = 0; lane < queries; lane += Q) {
+        FloatLanes::Floats sums[Q][V];
+        for (int q = 0; q < Q; ++q) {
             const FloatLanes::Floats factor = FloatLanes::floats(factors[lane + q]);
             for (int v = 0; v < V; ++v) {
                 const FloatLanes::Floats before = FloatLanes::load(results + (lane + q) * value_size + v * FloatLanes::COUNT);
@@ -240,7 +245,7 @@ void add_values(const float * weights, const float * factors, const float * valu
             }
         }
         multiply<FloatLanes>(weights + lane, 1, Tile::LANES, values, value_size, count, sums);
-        for (int q = 0; q < QUERIES_AT_ONCE; ++q) {
+        for (int q = 0; q < Q; ++q) {
             for (int v = 0; v < V; ++v) {
                 FloatLanes::store(results + (lane + q) * value_size + v * FloatLanes::COUNT, sums[q][v]);
             }
@@ -248,17 +253,34 @@ void add_values(const float * weights, const float * factors, const float * valu
     }
 }
 
+template <typename Tile, int Q, int V>
+void multiply_values(const float * weights, const float * factors, const float * values, int64_t value_size, int count,
+                     int queries, float * results) {
+    constexpr int WIDTH = V * FloatLanes::COUNT;
+    int64_t element = 0;
+    for (; element + WIDTH <= value_size; element += WIDTH) {
+        add_values<Tile, Q, V>(weights, factors, values + element, value_size, count, queries, results + element);
+    }
+    for (; element < value_size; element += FloatLanes::COUNT) {
+        add_values<Tile, Q, 1>(weights, factors, values + element, value_size, count, queries, results + element);
+    }
+}
+
+// Adds `count` values to the results of a tile's first queries.
 template <typename Tile>
 void multiply_values(const float * weights, const float * factors, const float * values, int64_t value_size, int count,
                      int queries, float * results) {
-    constexpr int WIDTH = Tile::VALUE_VECTORS * FloatLanes::COUNT;
-    int64_t element = 0;
-    for (; element + WIDTH <= value_size; element += WIDTH) {
-        add_values<Tile, Tile::VALUE_VECTORS>(weights, factors, values + element, value_size, count, queries, results + element);
+    if constexpr (Tile::QUERY_VECTORS == 1) {
+        // Heads that share their keys with no other, or with one.
+        if (queries == 1) {
+            constexpr int VECTORS = FloatLanes::COUNT == 16 ? 4 : 8;
+            return multiply_values<Tile, 1, VECTORS>(weights, factors, values, value_size, count, queries, results);
+        }
+        if (queries == 2) {
+            return multiply_values<Tile, 2, 4>(weights, factors, values, value_size, count, queries, results);
+        }
     }
-    for (; element < value_size; element += FloatLanes::COUNT) {
-        add_values<Tile, 1>(weights, factors, values + element, value_size, count, queries, results + element);
-    }
+    multiply_values<Tile, Tile::QUERIES_AT_ONCE, Tile::VALUE_VECTORS>(weights, factors, values, value_size, count, queries, results);
 }
 
 // Adds what the first queries of a tile have seen in another stretch of the keys.
@@ -268,12 +290,15 @@ template <typename Tile> void put_together(const Seen & seen, const Seen & more,
     for (int lane = 0; lane < Tile::LANES; lane += L::COUNT) {
         const typename L::Floats before = L::load(seen.largest + lane), others = L::load(more.largest + lane);
         const typename L::Floats most = L::larger(before, others);
-        L::store(factors[0] + lane, exponential<L>(L::subtract(before, most)));
-        L::store(factors[1] + lane, exponential<L>(L::subtract(others, most)));
+        const typename L::Floats factor = exponential<L>(L::subtract(before, most));
+        const typename L::Floats other = exponential<L>(L::subtract(others, most));
+        const typename L::Floats scaled = L::multiply(L::load(seen.sums + lane), factor);
+        L::store(seen.sums + lane, L::multiply_add(L::load(more.sums + lane), other, scaled));
         L::store(seen.largest + lane, most);
+        L::store(factors[0] + lane, factor);
+        L::store(factors[1] + lane, other);
     }
     for (int q = 0; q < queries; ++q) {
-        seen.sums[q] = seen.sums[q] * factors[0][q] + more.sums[q] * factors[1][q];
         const FloatLanes::Floats factor = FloatLanes::floats(factors[0][q]), other = FloatLanes::floats(factors[1][q]);
         for (int64_t element = q * value_size; element < (q + 1) * value_size; element += FloatLanes::COUNT) {
             const FloatLanes::Floats scaled = FloatLanes::multiply(FloatLanes::load(seen.results + element), factor);
@@ -283,13 +308,14 @@ template <typename Tile> void put_together(const Seen & seen, const Seen & more,
     }
 }
 
-// `count` rows of a cache as floats; those missing to a multiple of `at_once` are zeros.
-inline void convert(const ggml_tensor * cache, int64_t first, int count, int at_once, int64_t head, int64_t stream, float * to) {
+// `count` rows of a cache as floats; those missing to a multiple of `at_once` are zeros. Asks for the next rows, up to `end`.
+inline void convert(const ggml_tensor * cache, int64_t first, int count, int64_t end, int at_once, int64_t head, int64_t stream,
+                    float * to) {
     const int64_t size = cache->ne[0];
     const char * row = static_cast<const char *>(cache->data) + first * cache->nb[1] + head * cache->nb[2] + stream * cache->nb[3];
     const size_t bytes = ggml_row_size(cache->type, size);
     for (int i = 0; i < count; ++i, row += cache->nb[1], to += size) {
-        for (size_t line = 0; line < bytes; line += CACHE_LINE) {
+        for (size_t line = 0; first + i + KEYS < end && line < bytes; line += CACHE_LINE) {
             kernels::Lanes::prefetch(reinterpret_cast<const uint8_t *>(row + KEYS * cache->nb[1] + line));
         }
         if (cache->type == GGML_TYPE_F32) {
@@ -334,6 +360,11 @@ class Mask {
         return !set ? Closes::NOTHING : !open ? Closes::ALL : Closes::SOMETHING;
     }
 
+    // Whether it closes a key to tokens `first` to `last`.
+    bool closes(int64_t first, int64_t last, int64_t key) const {
+        return closes(first, last, key, 1) == Closes::ALL;
+    }
+
   private:
     const char * first_;
     size_t stride_;
@@ -374,23 +405,27 @@ template <typename Tile> class Attention {
         }
     }
 
+    // Stretches of the keys.
     int64_t stretches() const { return (keys_->ne[1] + STRETCH - 1) / STRETCH; }
 
-    // Where all queries are one tile: what is seen in one stretch, of one head; `memory` has a Seen for each stretch of each head.
-    void look_at_stretch(int64_t head_and_stream, int64_t stretch, float * memory) {
-        choose(head_and_stream);
-        turn(0, 1);
-        look(0, 1, stretch, of_stretch(memory, head_and_stream, stretch));
+    // Another way to the same: what a tile of a head sees in one stretch. `memory` has a Seen for each, those of a tile's stretches
+    // side by side.
+    void look_at_stretch(int64_t head_and_tile, int64_t stretch, float * memory) {
+        const int64_t tile = head_and_tile % tiles();
+        choose(head_and_tile / tiles());
+        turn(tile, 1);
+        look(tile, 1, stretch, of_stretch(memory, head_and_tile, stretch));
     }
-    // The results of one head, when all have been looked at.
-    void finish(int64_t head_and_stream, float * memory) {
-        choose(head_and_stream);
-        const Seen all = seen(of_stretch(memory, head_and_stream, 0), 0);
+    // The results of a tile of a head, when all its stretches have been looked at.
+    void finish(int64_t head_and_tile, float * memory) {
+        const int64_t tile = head_and_tile % tiles();
+        choose(head_and_tile / tiles());
+        const Seen all = seen(of_stretch(memory, head_and_tile, 0), 0);
         for (int64_t stretch = 1; stretch < stretches(); ++stretch) {
-            const Seen more = seen(of_stretch(memory, head_and_stream, stretch), 0);
-            put_together<Tile>(all, more, value_size_, static_cast<int>(queries_of(0)));
+            const Seen more = seen(of_stretch(memory, head_and_tile, stretch), 0);
+            put_together<Tile>(all, more, value_size_, static_cast<int>(queries_of(tile)));
         }
-        end(0, all);
+        end(tile, all);
     }
 
   private:
@@ -403,8 +438,8 @@ template <typename Tile> class Attention {
         return Seen::at<Tile>(memory + tile * Seen::floats<Tile>(value_size_), value_size_);
     }
 
-    float * of_stretch(float * memory, int64_t head_and_stream, int64_t stretch) const {
-        return memory + (head_and_stream * stretches() + stretch) * Seen::floats<Tile>(value_size_);
+    float * of_stretch(float * memory, int64_t head_and_tile, int64_t stretch) const {
+        return memory + (head_and_tile * stretches() + stretch) * Seen::floats<Tile>(value_size_);
     }
 
     int64_t queries_of(int64_t tile) const { return std::min<int64_t>(LANES, tokens_ * group_ - tile * LANES); }
@@ -431,8 +466,11 @@ template <typename Tile> class Attention {
                     continue;
                 }
                 if (!converted) {
-                    convert(keys_, key, now, Tile::KEYS_AT_ONCE, head_, stream, scratch_.keys);
-                    convert(values_, key, now, 1, head_, stream, scratch_.values);
+                    convert(keys_, key, now, end, Tile::KEYS_AT_ONCE, head_, stream, scratch_.keys);
+                    convert(values_, key, now, end, 1, head_, stream, scratch_.values);
+                    if (closes == Mask::Closes::SOMETHING) {
+                        forget_closed(mask, first, count, key, now);
+                    }
                     converted = true;
                 }
                 if (closes == Mask::Closes::SOMETHING) {
@@ -457,6 +495,18 @@ template <typename Tile> class Attention {
             if (++within == group_) {
                 within = 0;
                 ++token;
+            }
+        }
+    }
+
+    // Makes zeros of keys and values that no query of `count` tiles sees. What is left in a cell that nobody uses may be infinite, and
+    // no weight, not even 0, is to make NaN of it.
+    void forget_closed(const Mask & mask, int64_t first, int count, int64_t key, int keys) {
+        const int64_t last = ((first + count - 1) * LANES + queries_of(first + count - 1) - 1) / group_;
+        for (int i = 0; i < keys; ++i) {
+            if (mask.closes(first * LANES / group_, last, key + i)) {
+                std::fill_n(scratch_.keys + i * key_size_, key_size_, 0.0f);
+                std::fill_n(scratch_.values + i * value_size_, value_size_, 0.0f);
             }
         }
     }
@@ -561,15 +611,15 @@ template <typename Lanes> struct Node<One<Lanes>> {
 
     static int64_t floats(const ggml_tensor * node, int threads) {
         const Attention<Tile> attention(node, nullptr);
-        const int64_t items = attention.heads() * attention.stretches();
+        const int64_t items = attention.heads() * attention.tiles() * attention.stretches();
         return scratch_floats<Tile>(node, threads) + items * Seen::floats<Tile>(node->src[2]->ne[0]);
     }
 
     static void compute(const ggml_compute_params * params, const ggml_tensor * node, float * memory) {
         Attention<Tile> attention(node, memory + scratch_floats<Tile>(node, params->ith));
-        const int64_t heads = attention.heads(), stretches = attention.stretches();
+        const int64_t tiles = attention.heads() * attention.tiles(), stretches = attention.stretches();
         float * seen = memory + scratch_floats<Tile>(node, params->nth);
-        threadpool::share_out(params, heads * stretches, threadpool::EACH_ALONE, [&](int64_t item, int64_t end) {
+        threadpool::share_out(params, tiles * stretches, threadpool::EACH_ALONE, [&](int64_t item, int64_t end) {
             for (; item < end; ++item) {
                 attention.look_at_stretch(item / stretches, item % stretches, seen);
                 if (stretches == 1) {
@@ -579,20 +629,21 @@ template <typename Lanes> struct Node<One<Lanes>> {
         });
         if (stretches > 1) {
             ggml_barrier(params->threadpool);
-            for (int64_t head = params->ith; head < heads; head += params->nth) {
-                attention.finish(head, seen);
+            for (int64_t tile = params->ith; tile < tiles; tile += params->nth) {
+                attention.finish(tile, seen);
             }
         }
     }
 };
 
-// Calls with the kind of tile for a node.
+// Calls with the kind of tile for a node. Many vectors in a tile compute faster than one, but one tile for each head is too little for
+// many threads.
 template <typename Call> auto with_tile(const ggml_tensor * node, Call call) {
     const int64_t queries = node->src[0]->ne[1] * (node->src[0]->ne[2] / node->src[1]->ne[2]);
     if (queries <= HalfLanes::COUNT) {
         return call(Node<One<HalfLanes>>());
     }
-    return queries <= FloatLanes::COUNT ? call(Node<One<FloatLanes>>()) : call(Node<Many>());
+    return queries <= Many::LANES ? call(Node<One<FloatLanes>>()) : call(Node<Many>());
 }
 
 inline size_t work_size(const ggml_tensor * node, int threads) {

@@ -10,7 +10,7 @@
 //   Bytes            4 * COUNT bytes: unsigned weights (of 7 bits unless WIDE), or activations
 //   Partial          running sums of products, in whatever form the instructions give
 //   Ints, Floats     COUNT sums, or other numbers
-//   Digits           with GL_DENSE: the table look-ups of dense.h
+//   Digits           with GL_DENSE: the table look-ups of dense.h, and multiply_add_four
 // and the functions on them that `panel.h` and `attention.h` here and, in `backends/bitnet/kernels`, `product.h`, `six_bit.h` and
 // `dense.h` are written with. Activations are within -127..127; in `panel.h`, which needs VNNI, they are the unsigned bytes and
 // weights the signed.

@@ -1,5 +1,5 @@
-// What prompts take that is computed here in place of ggml: products of two matrices, by panel.h, of weights as they are in a file
-// and of those that ggml repacked, and attention, by attention.h.
+// What is computed here in place of ggml: a prompt's products of two matrices, by panel.h, of weights as they are in a file and of those
+// that ggml repacked, and attention, by attention.h.
 #define GGML_COMMON_IMPL_CPP
 #include "ggml-common.h"
 

@@ -1,6 +1,8 @@
 //! Attention on every tier, against sums in 64 bits that are written here.
 //!
-//! Keys and values are numbers that the cache's type holds exactly, so that nothing but the arithmetic is compared.
+//! Keys and values are numbers that the cache's type holds exactly, so that nothing but the arithmetic is compared. Few tokens of heads
+//! that share keys with at most one other are ggml's on some tiers, and so are those of values that are not whole vectors: it sums in 16
+//! bits.
 #![forbid(unsafe_code)]
 
 #[path = "kernels/random.rs"]
@@ -54,6 +56,13 @@ struct Case {
     max_bias: f32,
     hides: Hides,
     threads: u32,
+}
+
+impl Case {
+    /// Whether that many of its tokens are computed by our kernel on every tier.
+    fn is_ours(&self, tokens: usize) -> bool {
+        tokens >= 64 || self.value_size % 16 == 0 && self.heads.1 >= 3
+    }
 }
 
 const USUAL: Case = Case {
@@ -147,8 +156,7 @@ fn check_alone(
     together: &[f32],
     attend: impl FnOnce(Queries<'_>) -> Vec<f32>,
 ) {
-    if case.value_size % 16 != 0 {
-        // With vectors of 16 numbers ggml computes it.
+    if !case.is_ours(1) {
         return;
     }
     let heads = case.heads.0 * case.heads.1;
@@ -206,9 +214,10 @@ fn check(case: Case, seed: u64) {
             alone
         });
         for (index, (&got, &expected)) in results.iter().zip(&expected).enumerate() {
-            // Values are up to 2, and each of the sums, up to that of 300 weights, is rounded to 24 bits.
+            // Values are up to 2, and each of the sums, up to that of some hundred weights, is rounded to 24 bits, or to 11.
+            let bound = if case.is_ours(case.tokens) { 4e-6 } else { 4e-3 };
             assert!(
-                (f64::from(got) - expected).abs() < 4e-6,
+                (f64::from(got) - expected).abs() < bound,
                 "{}: {case:?}: element {} of head {} of token {} is {got}, not {expected}",
                 backend.id(),
                 index % case.value_size,
@@ -247,10 +256,8 @@ fn slopes_are_those_of_alibi() {
 fn heads_of_any_size_and_number_are_computed() {
     for (key_size, value_size) in [(64, 64), (80, 80), (96, 96), (128, 128), (256, 256), (192, 128), (40, 40)] {
         for heads in [(1, 1), (1, 5), (3, 1), (5, 4), (2, 2), (1, 16)] {
-            check(Case { key_size, value_size, heads, ..USUAL }, 4);
-            // Of values that are not whole vectors ggml computes single tokens, with sums in 16 bits.
-            if value_size % 16 == 0 {
-                check(Case { key_size, value_size, heads, tokens: 1, ..USUAL }, 4);
+            for tokens in [1, 70] {
+                check(Case { key_size, value_size, heads, tokens, ..USUAL }, 4);
             }
         }
     }

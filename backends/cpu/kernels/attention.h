@@ -71,7 +71,7 @@ constexpr int64_t LEAST_GROUP = 3;
 constexpr int64_t LEAST_GROUP = 1;
 #endif
 
-// From here on ggml computes with 32 bits, too, and slower than with fewer tokens.
+// From here on ggml computes with 32 bits as well.
 constexpr int64_t MANY_TOKENS = 64;
 
 // Whether this file computes a node.

@@ -61,7 +61,7 @@ struct Case {
 impl Case {
     /// Whether that many of its tokens are computed by our kernel on every tier.
     fn is_ours(&self, tokens: usize) -> bool {
-        tokens >= 64 || self.value_size % 16 == 0 && self.heads.1 >= 3
+        tokens >= 64 || self.value_size.is_multiple_of(16) && self.heads.1 >= 3
     }
 }
 

@@ -17,7 +17,7 @@ use gguf_loader::{
     Context, LoadOptions, Model,
     backend::{ContextOptions, Token},
     generation::{GenerateRequest, Start},
-    gguf::synth::SyntheticModel,
+    gguf::{TensorType, synth::SyntheticModel},
     hardware::Hardware,
     import::{ImportOptions, Layout, import},
     select::{ChooseOptions, Policy, Registry},
@@ -28,13 +28,20 @@ const STORY: &str = "Once upon a time, in a village at the foot of a mountain, t
 /// Written once: a small model with random weights.
 fn random_model() -> &'static Path {
     static PATH: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let write = || {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tiny.gguf");
-        SyntheticModel::tiny().write_file(&path).unwrap();
-        (folder, path)
-    };
-    &PATH.get_or_init(write).1
+    &PATH.get_or_init(|| write_random(TensorType::F16)).1
+}
+
+/// The same in a type whose products are rounded alike for one token and for the seven of a pass here; those in F16 are not.
+fn random_model_in_q4_1() -> &'static Path {
+    static PATH: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    &PATH.get_or_init(|| write_random(TensorType::Q4_1)).1
+}
+
+fn write_random(tensor_type: TensorType) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    SyntheticModel::tiny().with_type(tensor_type).write_file(&path).unwrap();
+    (folder, path)
 }
 
 /// Imported once: a small BitNet b1.58 that was trained.

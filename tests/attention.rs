@@ -37,6 +37,8 @@ enum Hides {
     ByChance,
     /// Nothing, but adds numbers.
     Adds,
+    /// Those of others: each token has a share of the positions, as sequences in one cache have.
+    OtherSequences,
     /// The last positions, whose keys and values are infinite: cells of a cache that nobody uses any more.
     Leftovers,
 }
@@ -104,6 +106,7 @@ fn mask(case: &Case, random: &mut Random) -> Vec<f32> {
                 Hides::AllButAWindow(window) => hidden(position > now || position + window <= now),
                 Hides::ByChance => hidden(blind || random.below(3) == 0),
                 Hides::Adds => random.below(9) as f32 - 4.0,
+                Hides::OtherSequences => hidden(position * case.tokens / case.positions != token),
                 Hides::Leftovers => hidden(position + LEFTOVERS >= case.positions),
             });
         }
@@ -182,7 +185,8 @@ fn check_alone(
     assert!(bits(&alone) == bits(&together[row(case.value_size)]), "{case:?}: token {token} alone");
 }
 
-fn check(case: Case, seed: u64) {
+/// The bits of what every tier computed.
+fn check(case: Case, seed: u64) -> Vec<Vec<u32>> {
     let mut random = Random::new(seed);
     let (kept, each) = case.heads;
     let mut keys = exact(case.cache_type, case.positions * kept * case.key_size, &mut random);
@@ -203,7 +207,7 @@ fn check(case: Case, seed: u64) {
         mask: &mask,
     };
     let expected = expected(&case, &keys, &values, &queries);
-    for backend in tiers() {
+    let of_tier = |backend: &'static dyn Backend| {
         let device = backend.devices(&Hardware::detect()).expect("usable").remove(0);
         let cache = Cache {
             cache_type: case.cache_type,
@@ -236,15 +240,45 @@ fn check(case: Case, seed: u64) {
                 index / case.value_size / (kept * each),
             );
         }
-    }
+        results.into_iter().map(f32::to_bits).collect()
+    };
+    tiers().into_iter().map(of_tier).collect()
 }
 
 #[test]
 fn every_mask_is_kept() {
-    let all = [Hides::Nothing, Hides::Future, Hides::AllButAWindow(20), Hides::ByChance, Hides::Adds, Hides::Leftovers];
+    let all = [
+        Hides::Nothing,
+        Hides::Future,
+        Hides::AllButAWindow(20),
+        Hides::ByChance,
+        Hides::Adds,
+        Hides::OtherSequences,
+        Hides::Leftovers,
+    ];
     for hides in all {
         for tokens in [1, 3, 70] {
             check(Case { hides, tokens, ..USUAL }, 1);
+        }
+    }
+}
+
+/// Each has more positions than are taken at a time, in tiles of one vector and of several.
+#[test]
+fn sequences_in_one_cache_are_kept_apart() {
+    for (tokens, each) in [(5, 3), (20, 3), (20, 5), (33, 1), (70, 2)] {
+        check(Case { tokens, positions: tokens * 50, heads: (1, each), hides: Hides::OtherSequences, ..USUAL }, 6);
+    }
+}
+
+/// Many threads and few heads that share keys may be computed in another way than few threads and many.
+#[test]
+fn threads_change_no_bit() {
+    for (tokens, each, hides) in [(1, 71, Hides::Nothing), (1, 128, Hides::Future), (20, 4, Hides::OtherSequences)] {
+        for key_size in [64, 192] {
+            let case = Case { tokens, positions: 600, heads: (1, each), key_size, hides, ..USUAL };
+            let results = [1, 2, 9].map(|threads| check(Case { threads, ..case }, 7));
+            assert!(results[1] == results[0] && results[2] == results[0], "{case:?}");
         }
     }
 }
@@ -293,10 +327,17 @@ proptest! {
     #[test]
     fn random_attention_is_computed(
         tokens in prop_oneof![1_usize..8, 1_usize..150], more in 0_usize..600, kept in 1_usize..4, each in 1_usize..6, size in 1_usize..9,
-        window in 1_usize..60, hides in 0..5_usize, threads in 1_u32..6, seed: u64,
+        window in 1_usize..60, hides in 0..6_usize, threads in 1_u32..6, seed: u64,
     ) {
         let hides =
-            [Hides::Nothing, Hides::Future, Hides::AllButAWindow(window), Hides::ByChance, Hides::Adds][hides];
+            [
+                Hides::Nothing,
+                Hides::Future,
+                Hides::AllButAWindow(window),
+                Hides::ByChance,
+                Hides::Adds,
+                Hides::OtherSequences,
+            ][hides];
         let (key_size, value_size, positions) = (size * 16, size * 16, tokens + more);
         check(Case { tokens, positions, heads: (kept, each), key_size, value_size, hides, threads, ..USUAL }, seed);
     }

@@ -7,8 +7,9 @@
 // lanes of vectors, so that scores come out with a query a lane, and its maximum, exponentials and sum need nothing from other lanes.
 // Keys and values are only ever broadcast or read in the order in which they lie: nothing but queries is transposed, once. What
 // ggml does for each head anew, to convert keys and values from the cache's type, is done once for all heads and tokens of an
-// item of work. Tiles of keys that the mask closes to all queries of a tile are passed over, and of a tile's masks only those
-// that differ are added.
+// item of work. Keys, KEYS at a time, that the mask closes to all queries of a tile are passed over, and it is added only where it is not
+// all zeros. Where it leaves few vectors of queries something to see, as that of many sequences in one cache does, these are computed
+// alone.
 //
 // Where the queries of a head are few, as a single token's are, a tile is one vector, and there may be fewer heads than threads: then
 // an item of work is a stretch of the keys, and what was seen in each is put together at the end, in the order of the keys. Other
@@ -22,6 +23,9 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#if defined(__ARM_FEATURE_SVE)
+#include <arm_sve.h>
+#endif
 
 namespace attention {
 
@@ -29,7 +33,7 @@ namespace attention {
 constexpr int64_t STRETCH = 256;
 static_assert(STRETCH % KEYS == 0);
 
-// Queries for each key from which on few tokens are computed here, too. Of a vector of queries, fewer use too little where ggml multiplies
+// Heads of queries that share keys, from which on few tokens are computed here, too. Fewer fill too few lanes where ggml multiplies
 // 512 bits, or 16-bit floats, at once: on Zen 4, behind 1024 tokens, one is at 0.65 of ggml's speed, two at 0.95, three at 1.2.
 #if defined(__AVX512F__) || defined(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC)
 constexpr int64_t LEAST_GROUP = 3;
@@ -37,8 +41,19 @@ constexpr int64_t LEAST_GROUP = 3;
 constexpr int64_t LEAST_GROUP = 1;
 #endif
 
-// From here on ggml computes with 32 bits as well.
+// From here on ggml computes with 32 bits as well, caches in F16 at least.
 constexpr int64_t MANY_TOKENS = 64;
+
+// Whether ggml computes few tokens wrongly. With SVE it multiplies 16-bit results with a factor in pairs of vectors, and of what is left
+// one vector more (ggml_vec_scale_f16): with vectors of 32, the last 8 of 40 numbers are forgotten.
+inline bool ggml_is_wrong([[maybe_unused]] const ggml_tensor * values) {
+#if defined(__ARM_FEATURE_SVE)
+    const auto vector = static_cast<int64_t>(svcnth());
+    return values->type == GGML_TYPE_F16 && values->ne[0] % (2 * vector) > vector;
+#else
+    return false;
+#endif
+}
 
 // Whether this file computes a node.
 inline bool takes(const ggml_tensor * node) {
@@ -53,8 +68,9 @@ inline bool takes(const ggml_tensor * node) {
         return (tensor->type == GGML_TYPE_F32 || ggml_get_type_traits(tensor->type)->to_float) &&
                tensor->nb[0] == ggml_type_size(tensor->type);
     };
-    const bool worth = queries->ne[1] >= MANY_TOKENS || queries->ne[2] >= LEAST_GROUP * keys->ne[2];
-    return worth && !sinks && cap == 0.0f && queries->type == GGML_TYPE_F32 &&
+    const bool wanted =
+        queries->ne[1] >= MANY_TOKENS || queries->ne[2] >= LEAST_GROUP * keys->ne[2] || ggml_is_wrong(values);
+    return wanted && !sinks && cap == 0.0f && queries->type == GGML_TYPE_F32 &&
            queries->nb[0] == sizeof(float) && converts(keys) && converts(values) && keys->ne[1] > 0 &&
            values->ne[0] % FloatLanes::COUNT == 0 && keys->ne[2] == values->ne[2] && keys->ne[3] == values->ne[3] &&
            queries->ne[2] % keys->ne[2] == 0 && queries->ne[3] % keys->ne[3] == 0 &&
@@ -138,10 +154,9 @@ class Mask {
         return reinterpret_cast<const ggml_fp16_t *>(first_ + token * static_cast<int64_t>(stride_));
     }
 
-    // What it does with `count` keys from `key` on for tokens `first` to `last`, the last among them. It closes something
-    // to somebody, too, where it adds numbers.
+    // What it does with `count` keys from `key` on for tokens `first` to `last`, the last among them. SOMETHING is also a number other
+    // than zero that it adds.
     Closes closes(int64_t first, int64_t last, int64_t key, int count) const {
-        constexpr ggml_fp16_t MINUS_INFINITY = 0xfc00;
         if (!first_) {
             return Closes::NOTHING;
         }
@@ -156,12 +171,20 @@ class Mask {
         return !set ? Closes::NOTHING : !open ? Closes::ALL : Closes::SOMETHING;
     }
 
-    // Whether it closes a key to tokens `first` to `last`.
-    bool closes(int64_t first, int64_t last, int64_t key) const {
-        return closes(first, last, key, 1) == Closes::ALL;
+    // Which of `count` keys it leaves open to any of tokens `first` to `last`: their entries are not zero.
+    void leave_open(int64_t first, int64_t last, int64_t key, int count, ggml_fp16_t * open) const {
+        std::fill_n(open, count, ggml_fp16_t{0});
+        for (int64_t token = first; token <= last; ++token) {
+            const ggml_fp16_t * bits = of(token) + key;
+            for (int i = 0; i < count; ++i) {
+                open[i] |= bits[i] ^ MINUS_INFINITY;
+            }
+        }
     }
 
   private:
+    static constexpr ggml_fp16_t MINUS_INFINITY = 0xfc00;
+
     const char * first_;
     size_t stride_;
 };
@@ -188,13 +211,20 @@ template <typename Tile> class Attention {
     void compute(int64_t head_and_stream, int64_t first, int count) {
         choose(head_and_stream);
         turn(first, count);
+        bool saw = false;
         for (int64_t stretch = 0; stretch < stretches(); ++stretch) {
-            float * memory = stretch == 0 ? scratch_.seen : scratch_.more;
-            look(first, count, stretch, memory);
-            for (int tile = 0; stretch > 0 && tile < count; ++tile) {
+            float * memory = saw ? scratch_.more : scratch_.seen;
+            if (!look(first, count, stretch, memory)) {
+                continue;
+            }
+            for (int tile = 0; saw && tile < count; ++tile) {
                 const int queries = static_cast<int>(queries_of(first + tile));
                 put_together<Tile>(seen(scratch_.seen, tile), seen(memory, tile), value_size_, queries);
             }
+            saw = true;
+        }
+        if (!saw) {
+            forget(count, scratch_.seen);
         }
         for (int tile = 0; tile < count; ++tile) {
             end(first + tile, seen(scratch_.seen, tile));
@@ -210,7 +240,10 @@ template <typename Tile> class Attention {
         const int64_t tile = head_and_tile % tiles();
         choose(head_and_tile / tiles());
         turn(tile, 1);
-        look(tile, 1, stretch, of_stretch(memory, head_and_tile, stretch));
+        float * of_this = of_stretch(memory, head_and_tile, stretch);
+        if (!look(tile, 1, stretch, of_this)) {
+            forget(1, of_this);
+        }
     }
     // The results of a tile of a head, when all its stretches have been looked at.
     void finish(int64_t head_and_tile, float * memory) {
@@ -240,10 +273,8 @@ template <typename Tile> class Attention {
 
     int64_t queries_of(int64_t tile) const { return std::min<int64_t>(LANES, tokens_ * group_ - tile * LANES); }
 
-    // What `count` tiles from `first` on see of a stretch of the keys.
-    void look(int64_t first, int count, int64_t stretch, float * memory) {
-        const int64_t stream = stream_ / (queries_->ne[3] / keys_->ne[3]);
-        const Mask mask(node_->src[3], stream_);
+    // What `count` tiles have seen before they look.
+    void forget(int count, float * memory) {
         for (int tile = 0; tile < count; ++tile) {
             const Seen nothing = seen(memory, tile);
             std::fill_n(nothing.results, LANES * value_size_, 0.0f);
@@ -251,18 +282,29 @@ template <typename Tile> class Attention {
             std::fill_n(nothing.largest, LANES, -FLT_MAX);
             std::fill_n(nothing.sums, LANES, 0.0f);
         }
+    }
+
+    // What `count` tiles from `first` on see of a stretch of the keys. False: nothing, and the memory is as it was.
+    bool look(int64_t first, int count, int64_t stretch, float * memory) {
+        const int64_t stream = stream_ / (queries_->ne[3] / keys_->ne[3]);
+        const Mask mask(node_->src[3], stream_);
+        bool saw = false;
         const int64_t end = std::min((stretch + 1) * STRETCH, keys_->ne[1]);
         for (int64_t key = stretch * STRETCH; key < end; key += KEYS) {
             const int now = static_cast<int>(std::min<int64_t>(KEYS, end - key));
             bool converted = false;
             for (int tile = 0; tile < count; ++tile) {
-                const int64_t queries = queries_of(first + tile), last = (first + tile) * LANES + queries - 1;
-                const Mask::Closes closes = mask.closes((first + tile) * LANES / group_, last / group_, key, now);
+                const int64_t queries = queries_of(first + tile);
+                const Mask::Closes closes = closed_to(mask, (first + tile) * LANES, queries, key, now);
                 if (closes == Mask::Closes::ALL) {
                     continue;
                 }
+                if (!saw) {
+                    forget(count, memory);
+                    saw = true;
+                }
                 if (!converted) {
-                    convert(keys_, key, now, end, Tile::KEYS_AT_ONCE, head_, stream, scratch_.keys);
+                    convert(keys_, key, now, end, KEYS_OF_VECTOR, head_, stream, scratch_.keys);
                     convert(values_, key, now, end, 1, head_, stream, scratch_.values);
                     if (closes == Mask::Closes::SOMETHING) {
                         forget_closed(mask, first, count, key, now);
@@ -271,15 +313,50 @@ template <typename Tile> class Attention {
                 }
                 if (closes == Mask::Closes::SOMETHING) {
                     spread(mask, first + tile, tile, key, now);
+                    if (Tile::QUERY_VECTORS > 1 && look_alone(mask, first, tile, key, now, memory)) {
+                        continue;
+                    }
                 }
-                const Seen of_tile = seen(memory, tile);
-                multiply_keys<Tile>(scratch_.queries + tile * LANES * key_size_, scratch_.keys, key_size_, now, scratch_.scores);
-                weigh<Tile>(scratch_.scores, closes == Mask::Closes::SOMETHING ? scratch_.bias : nullptr, now, of_tile,
-                            scratch_.factors);
-                multiply_values<Tile>(scratch_.scores, scratch_.factors, scratch_.values, value_size_, now,
-                                      static_cast<int>(queries), of_tile.results);
+                look_at<Tile::QUERY_VECTORS>(tile, 0, static_cast<int>(queries), now, closes == Mask::Closes::SOMETHING, memory);
             }
         }
+        return saw;
+    }
+
+    // What the mask does with some keys for `count` queries from `query` on.
+    Mask::Closes closed_to(const Mask & mask, int64_t query, int64_t count, int64_t key, int keys) const {
+        return mask.closes(query / group_, (query + count - 1) / group_, key, keys);
+    }
+
+    // Those vectors of a tile's queries that see any of some keys, where that is half of them at most: otherwise false, and all are to be
+    // computed at once, which is faster for each.
+    bool look_alone(const Mask & mask, int64_t first, int tile, int64_t key, int keys, float * memory) {
+        constexpr int VECTOR = Tile::QueryLanes::COUNT;
+        const auto queries = static_cast<int>(queries_of(first + tile));
+        int open[Tile::QUERY_VECTORS], count = 0;
+        for (int lane = 0; lane < queries; lane += VECTOR) {
+            const int of_vector = std::min(VECTOR, queries - lane);
+            if (closed_to(mask, (first + tile) * LANES + lane, of_vector, key, keys) != Mask::Closes::ALL) {
+                open[count++] = lane;
+            }
+        }
+        if (2 * count > Tile::QUERY_VECTORS) {
+            return false;
+        }
+        for (int i = 0; i < count; ++i) {
+            look_at<1>(tile, open[i], std::min(VECTOR, queries - open[i]), keys, true, memory);
+        }
+        return true;
+    }
+
+    // What V vectors of a tile's queries, from `lane` on, see of the keys that were converted last.
+    template <int V> void look_at(int tile, int lane, int queries, int keys, bool biased, float * memory) {
+        const Seen of_lanes = seen(memory, tile).from(lane, value_size_);
+        float * scores = scratch_.scores + lane;
+        const float * turned = scratch_.queries + tile * LANES * key_size_ + lane;
+        multiply_keys<Tile, V>(turned, scratch_.keys, key_size_, keys, scores);
+        weigh<Tile, V>(scores, biased ? scratch_.bias + lane : nullptr, keys, of_lanes, scratch_.factors + lane);
+        multiply_values<Tile, V>(scores, scratch_.factors + lane, scratch_.values, value_size_, keys, queries, of_lanes.results);
     }
 
     // Calls with the lane, token and head of each query of a tile.
@@ -299,8 +376,10 @@ template <typename Tile> class Attention {
     // no weight, not even 0, is to make NaN of it.
     void forget_closed(const Mask & mask, int64_t first, int count, int64_t key, int keys) {
         const int64_t last = ((first + count - 1) * LANES + queries_of(first + count - 1) - 1) / group_;
+        ggml_fp16_t open[KEYS];
+        mask.leave_open(first * LANES / group_, last, key, keys, open);
         for (int i = 0; i < keys; ++i) {
-            if (mask.closes(first * LANES / group_, last, key + i)) {
+            if (!open[i]) {
                 std::fill_n(scratch_.keys + i * key_size_, key_size_, 0.0f);
                 std::fill_n(scratch_.values + i * value_size_, value_size_, 0.0f);
             }
@@ -432,18 +511,23 @@ template <typename Lanes> struct Node<One<Lanes>> {
     }
 };
 
-// Calls with the kind of tile for a node. Many vectors in a tile compute faster than one, but one tile for each head is too little for
-// many threads.
-template <typename Call> auto with_tile(const ggml_tensor * node, Call call) {
-    const int64_t queries = node->src[0]->ne[1] * (node->src[0]->ne[2] / node->src[1]->ne[2]);
-    if (queries <= HalfLanes::COUNT) {
+// Calls with the kind of tile for a node. Many vectors in a tile compute faster than one, but where a few such tiles are all that there
+// is, most of many threads would have nothing to do.
+template <typename Call> auto with_tile(const ggml_tensor * node, int threads, Call call) {
+    const ggml_tensor *queries = node->src[0], *keys = node->src[1];
+    const int64_t of_head = queries->ne[1] * (queries->ne[2] / keys->ne[2]);
+    if (of_head <= HalfLanes::COUNT) {
         return call(Node<One<HalfLanes>>());
     }
-    return queries <= Many::LANES ? call(Node<One<FloatLanes>>()) : call(Node<Many>());
+    const int64_t tiles = (of_head + Many::LANES - 1) / Many::LANES;
+    const bool too_few = tiles <= 4 && tiles * keys->ne[2] * queries->ne[3] < 2 * threads;
+    return tiles == 1 || too_few ? call(Node<One<FloatLanes>>()) : call(Node<Many>());
 }
 
 inline size_t work_size(const ggml_tensor * node, int threads) {
-    const int64_t floats = with_tile(node, [&](auto tile) { return tile.floats(node, threads); });
+    const auto floats_of = [&](auto tile) { return tile.floats(node, threads); };
+    // With fewer threads, which is what a graph may get in the end, the other kind may be chosen.
+    const int64_t floats = std::max(with_tile(node, threads, floats_of), with_tile(node, 1, floats_of));
     return static_cast<size_t>(floats) * sizeof(float) + CACHE_LINE;
 }
 
@@ -453,7 +537,7 @@ inline bool computed(const ggml_compute_params * params, const ggml_tensor * nod
         return false;
     }
     const auto first = (reinterpret_cast<uintptr_t>(params->wdata) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
-    with_tile(node, [&](auto tile) { tile.compute(params, node, reinterpret_cast<float *>(first)); });
+    with_tile(node, params->nth, [&](auto tile) { tile.compute(params, node, reinterpret_cast<float *>(first)); });
     return true;
 }
 

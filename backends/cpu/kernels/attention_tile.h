@@ -13,6 +13,10 @@ using kernels::HalfLanes;
 
 // Keys and values that are converted at a time.
 constexpr int KEYS = 32;
+// Keys whose scores are computed at once for a single vector of queries: as many sums as multiply-adds need to be under way.
+constexpr int KEYS_OF_VECTOR = 8;
+// And queries, of which a vector has a multiple, that values are added to.
+constexpr int QUERIES_OF_VECTOR = 4;
 
 // How queries are computed that fill many vectors, or one.
 struct Many {
@@ -27,14 +31,14 @@ struct Many {
     static constexpr int MOST_TILES = 192 / LANES;
     // Tiles whose Seen (below) a thread has to itself.
     static constexpr int SEEN_TILES = MOST_TILES;
-    static_assert(LANES % QUERIES_AT_ONCE == 0 && KEYS % KEYS_AT_ONCE == 0);
+    static_assert(LANES % QUERIES_AT_ONCE == 0 && KEYS % KEYS_AT_ONCE == 0 && KEYS % KEYS_OF_VECTOR == 0);
 };
 
 template <typename Lanes> struct One {
     using QueryLanes = Lanes;
     static constexpr int QUERY_VECTORS = 1;
-    static constexpr int KEYS_AT_ONCE = 8;
-    static constexpr int QUERIES_AT_ONCE = 4;
+    static constexpr int KEYS_AT_ONCE = KEYS_OF_VECTOR;
+    static constexpr int QUERIES_AT_ONCE = QUERIES_OF_VECTOR;
     static constexpr int VALUE_VECTORS = kernels::Lanes::REGISTERS == 32 ? 4 : 2;
     static constexpr int LANES = Lanes::COUNT;
     static constexpr int MOST_TILES = 1;
@@ -57,6 +61,9 @@ struct Seen {
         float * largest = memory + Tile::LANES * value_size;
         return {memory, largest, largest + Tile::LANES};
     }
+
+    // That of the queries from `lane` on.
+    Seen from(int lane, int64_t value_size) const { return {results + lane * value_size, largest + lane, sums + lane}; }
 };
 
 // e to the power of x, x <= 0, to two units in the last place; 0 where that would be denormal, and for minus infinity.
@@ -98,19 +105,19 @@ GL_INLINE void multiply(const float * numbers, int64_t row, int64_t step, const 
     }
 }
 
-// Scores of `count` keys, rounded up to as many as are computed at once, for a tile of queries.
-template <typename Tile>
+// Scores of `count` keys, rounded up to as many as are computed at once, for V of a tile's vectors of queries.
+template <typename Tile, int V>
 void multiply_keys(const float * queries, const float * keys, int64_t key_size, int count, float * scores) {
     using L = typename Tile::QueryLanes;
-    constexpr int LANES = Tile::LANES;
-    for (int key = 0; key < count; key += Tile::KEYS_AT_ONCE) {
-        typename L::Floats sums[Tile::KEYS_AT_ONCE][Tile::QUERY_VECTORS];
+    constexpr int LANES = Tile::LANES, AT_ONCE = V == 1 ? KEYS_OF_VECTOR : Tile::KEYS_AT_ONCE;
+    for (int key = 0; key < count; key += AT_ONCE) {
+        typename L::Floats sums[AT_ONCE][V];
         for (auto & of_key : sums) {
             std::fill(std::begin(of_key), std::end(of_key), L::floats(0.0f));
         }
         multiply<L>(keys + key * key_size, key_size, 1, queries, LANES, key_size, sums);
-        for (int k = 0; k < Tile::KEYS_AT_ONCE; ++k) {
-            for (int v = 0; v < Tile::QUERY_VECTORS; ++v) {
+        for (int k = 0; k < AT_ONCE; ++k) {
+            for (int v = 0; v < V; ++v) {
                 L::store(scores + (key + k) * LANES + v * L::COUNT, sums[k][v]);
             }
         }
@@ -118,11 +125,11 @@ void multiply_keys(const float * queries, const float * keys, int64_t key_size, 
 }
 
 // Turns scores of `count` keys into what their values count for, and tells by what factor earlier ones count less now.
-template <typename Tile> void weigh(float * scores, const float * bias, int count, const Seen & seen, float * factors) {
+template <typename Tile, int V> void weigh(float * scores, const float * bias, int count, const Seen & seen, float * factors) {
     using L = typename Tile::QueryLanes;
     using Floats = typename L::Floats;
     constexpr int LANES = Tile::LANES;
-    for (int v = 0; v < Tile::QUERY_VECTORS; ++v) {
+    for (int v = 0; v < V; ++v) {
         float * column = scores + v * L::COUNT;
         const Floats before = L::load(seen.largest + v * L::COUNT);
         Floats most = before;
@@ -170,7 +177,7 @@ void add_values(const float * weights, const float * factors, const float * valu
 }
 
 template <typename Tile, int Q, int V>
-void multiply_values(const float * weights, const float * factors, const float * values, int64_t value_size, int count,
+void add_all_values(const float * weights, const float * factors, const float * values, int64_t value_size, int count,
                      int queries, float * results) {
     constexpr int WIDTH = V * FloatLanes::COUNT;
     int64_t element = 0;
@@ -182,21 +189,24 @@ void multiply_values(const float * weights, const float * factors, const float *
     }
 }
 
-// Adds `count` values to the results of a tile's first queries.
-template <typename Tile>
+// Adds `count` values to the results of the first queries of V of a tile's vectors. Those beyond them may be written to, too, but none of
+// other vectors.
+template <typename Tile, int V>
 void multiply_values(const float * weights, const float * factors, const float * values, int64_t value_size, int count,
                      int queries, float * results) {
     if constexpr (Tile::QUERY_VECTORS == 1) {
         // Heads that share their keys with no other, or with one.
         if (queries == 1) {
             constexpr int VECTORS = FloatLanes::COUNT == 16 ? 4 : 8;
-            return multiply_values<Tile, 1, VECTORS>(weights, factors, values, value_size, count, queries, results);
+            return add_all_values<Tile, 1, VECTORS>(weights, factors, values, value_size, count, queries, results);
         }
         if (queries == 2) {
-            return multiply_values<Tile, 2, 4>(weights, factors, values, value_size, count, queries, results);
+            return add_all_values<Tile, 2, 4>(weights, factors, values, value_size, count, queries, results);
         }
     }
-    multiply_values<Tile, Tile::QUERIES_AT_ONCE, Tile::VALUE_VECTORS>(weights, factors, values, value_size, count, queries, results);
+    constexpr int AT_ONCE = V == Tile::QUERY_VECTORS ? Tile::QUERIES_AT_ONCE : QUERIES_OF_VECTOR;
+    static_assert(V * Tile::QueryLanes::COUNT % AT_ONCE == 0);
+    add_all_values<Tile, AT_ONCE, Tile::VALUE_VECTORS>(weights, factors, values, value_size, count, queries, results);
 }
 
 // Adds what the first queries of a tile have seen in another stretch of the keys.

@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     io::{self, BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use super::{
@@ -37,6 +38,17 @@ pub struct Part {
     pub path: PathBuf,
     /// Its length.
     pub bytes: u64,
+    /// When it was written to last, as of when it was opened; `None` in memory, and on file systems that do not say.
+    #[serde(skip)]
+    pub modified: Option<SystemTime>,
+}
+
+impl Part {
+    /// Whether the file is still the one that was opened, by its length and the time of its last change.
+    pub fn is_unchanged(&self) -> bool {
+        fs::metadata(&self.path)
+            .is_ok_and(|metadata| metadata.len() == self.bytes && metadata.modified().ok() == self.modified)
+    }
 }
 
 impl Gguf {
@@ -63,7 +75,7 @@ impl Gguf {
         let path = PathBuf::from("<memory>");
         let length = bytes.len() as u64;
         let header = header::read(&mut Reader::new(bytes, &path, length), 0)?;
-        let gguf = Self::single(header, Part { path, bytes: length }, Some(bytes.into()))?;
+        let gguf = Self::single(header, Part { path, bytes: length, modified: None }, Some(bytes.into()))?;
         let count = gguf.split_number(SplitKey::COUNT)?.unwrap_or(1);
         if count > 1 {
             return Err(gguf.split_error(SplitProblem::Name { count }));
@@ -242,15 +254,16 @@ fn not_u16(metadata: &Metadata, key: &str) -> GgufError {
 fn open_part(path: &Path, part: usize) -> Result<(Header, Part), GgufError> {
     /// A vocabulary is a few megabytes of short strings.
     const BUFFER: usize = 1 << 18;
-    let length = regular_length(path)?;
+    let metadata = regular_file(path)?;
+    let length = metadata.len();
     let file = File::open(path).map_err(|source| io_error(path, source))?;
     let mut reader = Reader::new(BufReader::with_capacity(BUFFER, file), path, length);
     let header = header::read(&mut reader, part)?;
-    Ok((header, Part { path: path.into(), bytes: length }))
+    Ok((header, Part { path: path.into(), bytes: length, modified: metadata.modified().ok() }))
 }
 
-/// The length of an ordinary file. Asked before it is opened: opening a pipe waits for a writer.
-fn regular_length(path: &Path) -> Result<u64, GgufError> {
+/// What the system says of an ordinary file. Asked before it is opened: opening a pipe waits for a writer.
+fn regular_file(path: &Path) -> Result<fs::Metadata, GgufError> {
     let metadata = fs::metadata(path).map_err(|source| io_error(path, source))?;
     if metadata.is_dir() {
         return Err(GgufError::Directory { path: path.into() });
@@ -259,7 +272,7 @@ fn regular_length(path: &Path) -> Result<u64, GgufError> {
         let source = io::Error::new(io::ErrorKind::InvalidInput, "not an ordinary file");
         return Err(GgufError::Io { path: path.into(), source });
     }
-    Ok(metadata.len())
+    Ok(metadata)
 }
 
 fn io_error(path: &Path, source: io::Error) -> GgufError {

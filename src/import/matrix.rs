@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::ImportError;
+use super::{ImportError, watch::Reading};
 use crate::gguf::{
     Gguf, I2sLayout, TensorInfo, TensorType,
     quantize::{FloatDecoder, float_decoder},
@@ -59,8 +59,13 @@ pub(super) enum Form {
 
 impl Matrix {
     /// The matrix `tensor` of `gguf`; I2_S codes stand as `layout` says. `None` for a tensor that is not ternary by its
-    /// type, nor a float matrix.
-    pub(super) fn open(gguf: &Gguf, tensor: &TensorInfo, layout: I2sLayout) -> Result<Option<Self>, ImportError> {
+    /// type, nor a float matrix, which is read to its end.
+    pub(super) fn open(
+        gguf: &Gguf,
+        tensor: &TensorInfo,
+        layout: I2sLayout,
+        reading: &mut Reading<'_>,
+    ) -> Result<Option<Self>, ImportError> {
         let tensor_type = tensor.tensor_type;
         let stored = match (tensor_type, blocks::unpacker(tensor_type), float_decoder(tensor_type)) {
             (TensorType::I2_S, ..) => Stored::I2s(layout),
@@ -82,7 +87,7 @@ impl Matrix {
         if let Stored::I2s(layout) = stored {
             matrix.check_shape(layout)?;
         }
-        matrix.step = matrix.read_step()?;
+        matrix.step = matrix.read_step(reading)?;
         matrix.check_scale(matrix.step)?;
         matrix.scale = matrix.step;
         if let Some(beside) = scale_name(&tensor.name).and_then(|name| gguf.tensor(&name)) {
@@ -209,12 +214,12 @@ impl Matrix {
         Ok(())
     }
 
-    fn read_step(&self) -> Result<f32, ImportError> {
+    fn read_step(&self, reading: &mut Reading<'_>) -> Result<f32, ImportError> {
         match self.stored {
             Stored::I2s(_) => read_f32(&self.path, self.offset + self.rows * self.row / 4),
             // A matrix that llama.cpp quantised has block scales and no other; those are checked as they are read.
             Stored::Blocks(..) => Ok(1.0),
-            Stored::Floats(_, decode) => self.largest(decode).map_err(|error| match error.downcast() {
+            Stored::Floats(_, decode) => self.largest(decode, reading).map_err(|error| match error.downcast() {
                 Ok(ours) => ours,
                 Err(source) => ImportError::Read { path: self.path.clone(), source },
             }),
@@ -241,14 +246,14 @@ impl Matrix {
     }
 
     /// The largest magnitude among the weights of a float matrix.
-    fn largest(&self, decode: FloatDecoder) -> io::Result<f32> {
+    fn largest(&self, decode: FloatDecoder, reading: &mut Reading<'_>) -> io::Result<f32> {
         let mut largest = 0.0_f32;
         let mut floats = Vec::new();
         self.read_batches(|_, bytes, codes| {
             floats.resize(codes.len(), 0.0);
             decode(bytes, &mut floats);
             largest = floats.iter().fold(largest, |largest, weight| largest.max(weight.abs()));
-            Ok(())
+            reading.add(bytes.len() as u64).map_err(io::Error::other)
         })?;
         Ok(largest)
     }

@@ -35,7 +35,7 @@ mod watch;
 
 use std::{ops::ControlFlow, path::Path};
 
-use crate::gguf::{Gguf, I2sLayout, TensorType};
+use crate::gguf::{Gguf, I2sLayout, Part, TensorType};
 
 pub use cache::{Cache, Imported};
 pub use error::{CacheError, ImportError};
@@ -106,7 +106,8 @@ pub fn import(
     mut progress: impl FnMut(f32) -> ControlFlow<()>,
 ) -> Result<Report, ImportError> {
     let input = input.as_ref();
-    let report = Plan::import(&Gguf::open(input)?, options)?.write_file(output.as_ref(), &mut progress)?;
+    let plan = Plan::import(&Gguf::open(input)?, options, &mut progress)?;
+    let report = plan.write_file(output.as_ref(), &mut progress)?;
     warn_if_assumed(input, &report);
     Ok(report)
 }
@@ -125,7 +126,15 @@ pub fn export(
     layout: I2sLayout,
     mut progress: impl FnMut(f32) -> ControlFlow<()>,
 ) -> Result<Report, ImportError> {
-    Plan::export(&Gguf::open(input)?, layout)?.write_file(output.as_ref(), &mut progress)
+    Plan::export(&Gguf::open(input)?, layout, &mut progress)?.write_file(output.as_ref(), &mut progress)
+}
+
+/// Fails when a file is not the one any more that was opened.
+fn unchanged(parts: &[Part]) -> Result<(), ImportError> {
+    match parts.iter().find(|part| !part.is_unchanged()) {
+        None => Ok(()),
+        Some(part) => Err(ImportError::Changed { path: part.path.clone() }),
+    }
 }
 
 /// Another layout would have given a valid model too, one that writes nonsense.

@@ -2,10 +2,9 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File},
+    fs::File,
     io::{self, BufWriter, Read, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
-    time::SystemTime,
+    path::Path,
 };
 
 use super::{
@@ -14,10 +13,11 @@ use super::{
     layout::LAYOUT_KEY,
     matrix::{Form, Matrix},
     output_matrix::{self, Quantised},
-    watch::{Progress, Watched},
+    unchanged,
+    watch::{Progress, Reading, Watched},
 };
 use crate::gguf::{
-    Gguf, I2sLayout, TensorInfo, TensorType, Value, WriteError, Writer, fork,
+    Gguf, I2sLayout, Part, TensorInfo, TensorType, Value, WriteError, Writer, fork,
     partial_file::PartialFile,
     quantize::float_decoder,
     ternary::{blocks, scale::scale_name},
@@ -37,8 +37,11 @@ const MATRICES: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_g
 #[derive(Debug)]
 pub(super) struct Plan {
     writer: Writer,
-    inputs: Vec<Input>,
+    /// What is read, as it was when it was opened.
+    inputs: Vec<Part>,
     report: Report,
+    /// The share of the whole work that was done to make the plan.
+    done: f32,
 }
 
 /// What was written.
@@ -49,20 +52,14 @@ pub(super) struct Written {
     pub(super) bytes: u64,
 }
 
-/// A file that is read, as it was when the plan was made.
-#[derive(Debug)]
-struct Input {
-    path: PathBuf,
-    state: (u64, Option<SystemTime>),
-}
-
 impl Plan {
-    /// `gguf` in a form that engines run.
-    pub(super) fn import(gguf: &Gguf, options: &ImportOptions) -> Result<Self, ImportError> {
+    /// `gguf` in a form that engines run. Float matrices are read for it, to their ends.
+    pub(super) fn import(gguf: &Gguf, options: &ImportOptions, progress: Progress<'_>) -> Result<Self, ImportError> {
         check_architecture(gguf)?;
         let has_i2_s = super::is_needed(gguf);
         let (layout, evidence) = options.layout.resolve(gguf);
         let mut plan = Self::empty(gguf)?;
+        let mut reading = plan.reading(gguf, progress);
         let output = output_matrix::find(gguf).map(|tensor| tensor.name.as_str());
         let is_imported = |tensor: &TensorInfo| tensor.tensor_type == TensorType::I2_S || is_float_matrix(tensor);
         let scales = scales_beside(gguf, is_imported);
@@ -71,7 +68,7 @@ impl Plan {
                 continue;
             }
             if is_imported(tensor)
-                && let Some(matrix) = Matrix::open(gguf, tensor, layout)?
+                && let Some(matrix) = Matrix::open(gguf, tensor, layout, &mut reading)?
             {
                 plan.add_blocks(gguf, tensor, matrix)?;
             } else if Some(tensor.name.as_str()) == output
@@ -100,10 +97,11 @@ impl Plan {
         Ok(plan)
     }
 
-    /// `gguf` with its ternary matrices as I2_S.
-    pub(super) fn export(gguf: &Gguf, layout: I2sLayout) -> Result<Self, ImportError> {
+    /// `gguf` with its ternary matrices as I2_S. Float matrices are read for it, to their ends.
+    pub(super) fn export(gguf: &Gguf, layout: I2sLayout, progress: Progress<'_>) -> Result<Self, ImportError> {
         check_architecture(gguf)?;
         let mut plan = Self::empty(gguf)?;
+        let mut reading = plan.reading(gguf, progress);
         let is_exported =
             |tensor: &TensorInfo| blocks::unpacker(tensor.tensor_type).is_some() || is_float_matrix(tensor);
         if super::is_needed(gguf) && gguf.tensors().iter().any(is_exported) {
@@ -114,7 +112,11 @@ impl Plan {
             if scales.contains(&tensor.name) {
                 continue;
             }
-            match is_exported(tensor).then(|| Matrix::open(gguf, tensor, layout)).transpose()?.flatten() {
+            let matrix = match is_exported(tensor) {
+                true => Matrix::open(gguf, tensor, layout, &mut reading)?,
+                false => None,
+            };
+            match matrix {
                 Some(matrix) => {
                     matrix.check_shape(layout)?;
                     plan.report.matrices += 1;
@@ -139,7 +141,7 @@ impl Plan {
     /// Writes the file beside `output` and moves it there when it is complete.
     pub(super) fn write_file(self, output: &Path, progress: Progress<'_>) -> Result<Report, ImportError> {
         let same =
-            |input: &Input| matches!((input.path.canonicalize(), output.canonicalize()), (Ok(a), Ok(b)) if a == b);
+            |input: &Part| matches!((input.path.canonicalize(), output.canonicalize()), (Ok(a), Ok(b)) if a == b);
         if let Some(input) = self.inputs.iter().find(|input| same(input)) {
             return Err(ImportError::SameFile { path: input.path.clone() });
         }
@@ -151,27 +153,26 @@ impl Plan {
         let needed = self.bytes();
         let failed = |source| ImportError::of_write(WriteError::Io { path: output.into(), source }, needed);
         let partial = PartialFile::create(output).map_err(failed)?;
-        let mut watched = Watched::new(BufWriter::with_capacity(1 << 20, partial.file()), needed, progress);
+        let done = self.done;
+        let mut rest = |fraction: f32| progress(done + (1.0 - done) * fraction);
+        let mut watched = Watched::new(BufWriter::with_capacity(1 << 20, partial.file()), needed, &mut rest);
         self.writer.write(&mut watched).map_err(|error| match error {
             WriteError::Io { source, .. } => failed(source),
             other => ImportError::Write(other),
         })?;
         let (digest, bytes) = watched.finish();
-        if let Some(input) = self.inputs.iter().find(|input| state(&input.path) != Some(input.state)) {
-            return Err(ImportError::Changed { path: input.path.clone() });
-        }
+        unchanged(&self.inputs)?;
         partial.finish().map_err(failed)?;
         Ok(Written { report: self.report, digest, bytes })
     }
 
     fn empty(gguf: &Gguf) -> Result<Self, ImportError> {
-        let input = |path: &PathBuf| match state(path) {
-            Some(state) => Ok(Input { path: path.clone(), state }),
-            None => Err(ImportError::Changed { path: path.clone() }),
-        };
+        unchanged(gguf.parts())?;
+        let read = bytes_to_plan(gguf) as f32;
         Ok(Self {
             writer: Writer::new(),
-            inputs: gguf.parts().iter().map(|part| input(&part.path)).collect::<Result<_, _>>()?,
+            inputs: gguf.parts().to_vec(),
+            done: read / (read + gguf.tensors().iter().map(|tensor| tensor.bytes).sum::<u64>().max(1) as f32),
             report: Report {
                 matrices: 0,
                 layout: None,
@@ -181,6 +182,11 @@ impl Plan {
                 bytes_written: 0,
             },
         })
+    }
+
+    /// Reports the work that makes the plan.
+    fn reading<'a>(&self, gguf: &Gguf, progress: Progress<'a>) -> Reading<'a> {
+        Reading::new(bytes_to_plan(gguf), self.done, progress)
     }
 
     /// A ternary matrix, and its scale.
@@ -251,10 +257,9 @@ fn output_type(gguf: &Gguf) -> Option<String> {
     output_matrix::find(gguf).map(|tensor| tensor.tensor_type.to_string())
 }
 
-/// What changes when a file is written to.
-fn state(path: &Path) -> Option<(u64, Option<SystemTime>)> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.len(), metadata.modified().ok()))
+/// Bytes that are read to make a plan: what a float matrix holds is not known before.
+fn bytes_to_plan(gguf: &Gguf) -> u64 {
+    gguf.tensors().iter().filter(|tensor| is_float_matrix(tensor)).map(|tensor| tensor.bytes).sum()
 }
 
 fn copy_range(path: &Path, offset: u64, bytes: u64, output: &mut dyn Write) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! A writer that reports progress, can be stopped, and knows what it wrote.
+//! Work that reports how far it is and can be stopped: reading that makes a plan, and a writer that knows what it wrote.
 
 use std::{
     io::{self, Write},
@@ -15,6 +15,33 @@ const STEP: u64 = 1 << 20;
 
 /// What is told how far the work is, from 0 to 1, and may stop it.
 pub(super) type Progress<'a> = &'a mut dyn FnMut(f32) -> ControlFlow<()>;
+
+/// Counts bytes that are read before the first is written.
+pub(super) struct Reading<'a> {
+    progress: Progress<'a>,
+    /// Bytes that will be read.
+    expected: u64,
+    /// The share of the whole work that they are.
+    share: f32,
+    read: u64,
+}
+
+impl<'a> Reading<'a> {
+    /// Watches the reading of `expected` bytes, a `share` of the work.
+    pub(super) fn new(expected: u64, share: f32, progress: Progress<'a>) -> Self {
+        Self { progress, expected: expected.max(1), share, read: 0 }
+    }
+
+    /// Notes that so many more were read.
+    pub(super) fn add(&mut self, bytes: u64) -> Result<(), ImportError> {
+        self.read += bytes;
+        let fraction = (self.read as f64 / self.expected as f64).min(1.0) as f32;
+        match (self.progress)(self.share * fraction) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(ImportError::Cancelled),
+        }
+    }
+}
 
 /// Passes bytes on to a writer.
 pub(super) struct Watched<'a, W> {

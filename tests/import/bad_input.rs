@@ -1,6 +1,6 @@
 //! What cannot be imported is a typed error that names the place; the input stays, and of the output nothing is left.
 
-use std::{fs, ops::ControlFlow, path::Path};
+use std::{fs, io::Write, ops::ControlFlow, path::Path};
 
 use gguf_loader::{
     gguf::{GgufError, I2sLayout, TensorType, Writer, synth::SyntheticModel},
@@ -222,28 +222,67 @@ fn output_onto_the_input_is_refused() {
 }
 
 #[test]
-fn cancelled_import_leaves_nothing() {
+fn rows_that_fill_no_block_are_refused() {
     let folder = Folder::new();
-    let mut model = tiny();
-    model.shape.n_ff = 16384;
-    let input = folder.write("in.gguf", &model);
-    let mut reports = 0;
-    import::import(&input, folder.at("out.gguf"), &ImportOptions::default(), |_| {
+    let mut writer = Writer::new();
+    writer.set("general.architecture", "bitnet");
+    let weights = (0..96 * 4).flat_map(|at| [0.5_f32, 0.0, -0.5][at % 3].to_le_bytes()).collect();
+    writer.add_tensor("blk.0.ffn_up.weight", &[96, 4], TensorType::F32, weights).unwrap();
+    writer.write_file(folder.at("in.gguf")).unwrap();
+    match refuse(&folder, &folder.at("in.gguf"), Layout::Auto) {
+        ImportError::Row { tensor, row, .. } => assert_eq!((tensor.as_str(), row), ("blk.0.ffn_up.weight", 96)),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn source_that_changes_while_it_is_read_is_refused() {
+    for model in [tiny(), tiny().with_ternary(TensorType::F32)] {
+        let folder = Folder::new();
+        let input = folder.write("in.gguf", &model);
+        let error = import::import(&input, folder.at("out.gguf"), &ImportOptions::default(), |_| {
+            fs::File::options().append(true).open(&input).unwrap().write_all(b"more").unwrap();
+            ControlFlow::Continue(())
+        });
+        assert!(matches!(error, Err(ImportError::Changed { ref path }) if *path == input), "{error:?}");
+        assert_eq!(folder.names(), ["in.gguf"]);
+    }
+}
+
+#[test]
+fn cancelled_import_leaves_nothing() {
+    let mut i2_s = tiny();
+    i2_s.shape.n_ff = 16384;
+    // Float matrices are read before anything is written.
+    let mut floats = tiny().with_ternary(TensorType::F32);
+    floats.shape.n_ff = 2048;
+    for (model, least) in [(i2_s, 3), (floats, 10)] {
+        let folder = Folder::new();
+        let input = folder.write("in.gguf", &model);
+        cancel_everywhere(&folder, &input, least);
+    }
+}
+
+/// Imports `input`, which reports at least `least` times, and then cancels at each of the reports.
+fn cancel_everywhere(folder: &Folder, input: &Path, least: usize) {
+    let (mut reports, mut last) = (0, 0.0);
+    import::import(input, folder.at("out.gguf"), &ImportOptions::default(), |fraction| {
+        assert!((last..=1.0).contains(&fraction), "{fraction} after {last}");
+        last = fraction;
         reports += 1;
         ControlFlow::Continue(())
     })
     .unwrap();
     fs::remove_file(folder.at("out.gguf")).unwrap();
-    assert!(reports > 2, "{reports} reports");
+    assert!(reports >= least, "{reports} reports");
     for stop in 0..reports {
         let mut seen = 0;
-        let error = refuse_with(&folder, &input, |output| {
-            let progress = |fraction: f32| {
-                assert!((0.0..=1.0).contains(&fraction));
+        let error = refuse_with(folder, input, |output| {
+            let progress = |_| {
                 seen += 1;
                 if seen > stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            import::import(&input, output, &ImportOptions::default(), progress).unwrap_err()
+            import::import(input, output, &ImportOptions::default(), progress).unwrap_err()
         });
         assert!(matches!(error, ImportError::Cancelled), "{error}");
         assert_eq!(seen, stop + 1);

@@ -335,6 +335,43 @@ fn digests_of_sources_that_are_gone_are_removed() {
 }
 
 #[test]
+fn source_that_is_not_the_one_that_was_opened_is_refused() {
+    let (folder, source) = with_source();
+    let cache = cache(&folder);
+    let opened = Gguf::open(&source).unwrap();
+    let other = folder.write("other.gguf", &tiny().with_seed(2));
+    set_age(&other, Duration::from_secs(60));
+    assert_eq!(fs::metadata(&other).unwrap().len(), fs::metadata(&source).unwrap().len());
+    fs::rename(&other, &source).unwrap();
+    let error = cache.import(&opened, &ImportOptions::default(), go_on).unwrap_err();
+    assert!(matches!(error, ImportError::Changed { ref path } if *path == source), "{error}");
+    assert!(models(&cache).is_empty());
+}
+
+#[test]
+fn source_that_is_replaced_while_others_write_is_refused() {
+    let (folder, source) = with_source();
+    let cache = cache(&folder);
+    fs::create_dir_all(cache.folder()).unwrap();
+    let lock = fs::File::create(cache.folder().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let other = folder.write("other.gguf", &tiny().with_seed(2));
+    set_age(&other, Duration::from_secs(60));
+    let (mut lock, mut waited) = (Some(lock), 0);
+    let error = cache.import(&Gguf::open(&source).unwrap(), &ImportOptions::default(), |_| {
+        // By then it waits: a digest of so small a file takes a report or two.
+        waited += 1;
+        if waited == 20 {
+            fs::rename(&other, &source).unwrap();
+            lock.take();
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(matches!(error, Err(ImportError::Changed { ref path }) if *path == source), "{error:?}");
+    assert!(models(&cache).is_empty());
+}
+
+#[test]
 fn folder_that_cannot_be_made_is_an_error() {
     let (folder, source) = with_source();
     fs::write(folder.at("cache"), "a file").unwrap();
@@ -362,10 +399,26 @@ fn child() {
 
 #[test]
 fn processes_that_import_at_once_share_one_model() {
-    const PROCESSES: usize = 4;
     let (folder, source) = with_source();
+    import_at_once(&folder, &source);
+}
+
+#[test]
+fn processes_that_find_a_model_damaged_share_the_new_one() {
+    let (folder, source) = with_source();
+    let damaged = take(&cache(&folder), &source).unwrap().path().to_owned();
+    let mut bytes = fs::read(&damaged).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    import_at_once(&folder, &source);
+}
+
+/// Several processes import the source, and one of them writes the model.
+fn import_at_once(folder: &Folder, source: &Path) {
+    const PROCESSES: usize = 4;
     let expected = folder.at("expected.gguf");
-    crate::import_as(&source, &expected, Default::default()).unwrap();
+    crate::import_as(source, &expected, Default::default()).unwrap();
     let spawn = |_| -> Child {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "cache::child", "--ignored"]).env(CHILD, folder.at(""));
@@ -383,5 +436,5 @@ fn processes_that_import_at_once_share_one_model() {
         .map(|name| fs::read_to_string(folder.at(&name)).unwrap().parse::<usize>().unwrap());
     let new: Vec<usize> = new.collect();
     assert_eq!((new.len(), new.iter().sum::<usize>()), (PROCESSES, 1), "imported {new:?} times");
-    assert_eq!(models(&cache(&folder)).len(), 1);
+    assert_eq!(models(&cache(folder)).len(), 1);
 }

@@ -158,6 +158,23 @@ mod unix {
         assert!(output.status.success() && output.stdout.ends_with(b"\n./out.gguf\n"), "{}", stderr(&output));
     }
 
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn memory_does_not_grow_with_the_model() {
+        let folder = Folder::new();
+        let mut model = tiny();
+        model.shape.n_ff = 1 << 18;
+        let (input, out) = (folder.write("in.gguf", &model), folder.at("out.gguf"));
+        let megabytes = fs::metadata(&input).unwrap().len() >> 20;
+        assert!(megabytes > 95, "{megabytes} MB");
+        // Half of it, by shell in kB, for all that the program may write to: stacks, the heap, and its own variables.
+        let script = "ulimit -d 50000; exec \"$0\" import \"$1\" \"$2\" --layout x86";
+        let mut command = Command::new("sh");
+        command.args(["-c", script, cargo_bin!("gguf-loader").to_str().unwrap()]).args([&input, &out]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+
     /// The program without a variable that it knows.
     fn program() -> Command {
         let mut command = Command::new(cargo_bin!("gguf-loader"));

@@ -4,7 +4,7 @@ use std::fs;
 
 use gguf_loader::{
     gguf::{
-        Gguf, I2sLayout, TensorType, Value, Writer,
+        Gguf, I2sLayout, SplitLimit, TensorType, Value, Writer,
         synth::{BitNetShape, SyntheticBitNet},
     },
     import::{self, Evidence, Layout, OutputMatrix},
@@ -37,6 +37,16 @@ fn each_layout_becomes_what_the_synthesiser_writes_in_the_form_itself() {
         import_as(&input, &folder.at("out.gguf"), other).unwrap();
         assert!(tensors(&folder.at("out.gguf")) != expected, "{layout} read as {other}");
     }
+}
+
+#[test]
+fn split_models_become_the_same_single_file() {
+    let folder = Folder::new();
+    let parts = tiny().writer().unwrap().write_split(folder.at("split"), SplitLimit::Tensors(5)).unwrap();
+    assert!(parts.len() > 2);
+    import_as(&parts[0], &folder.at("out.gguf"), Layout::X86).unwrap();
+    import_as(&folder.write("whole.gguf", &tiny()), &folder.at("expected.gguf"), Layout::X86).unwrap();
+    assert!(fs::read(folder.at("out.gguf")).unwrap() == fs::read(folder.at("expected.gguf")).unwrap());
 }
 
 #[test]

@@ -131,6 +131,8 @@ impl Entry {
         match Digest::of_file(&self.model, go_on) {
             Ok(Some(digest)) => Ok(digest == voucher.digest),
             Ok(None) => Err(ImportError::Cancelled),
+            // Another process found it damaged, too, and writes it anew.
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(source) => Err(ImportError::Read { path: self.model.clone(), source }),
         }
     }

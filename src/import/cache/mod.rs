@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The key is made of the source's content and the options: a copy or a renamed source finds the same model. A source
-//! whose path, length and time of change are those of last time is taken to be the same; the imported model is read and
-//! compared with its digest every time. Processes may share a folder: one imports, the others wait, and a model that
+//! whose path, length and time of change are those of last time is taken to be the same; one whose length or time of change is not that
+//! of when it was opened is an error. The imported model is read and compared with its digest every time. Processes may share a folder: one imports, the others wait, and a model that
 //! somebody is loading is not removed.
 
 mod entry;
@@ -132,7 +132,7 @@ impl Cache {
         if let Some(found) = entry.find(&mut rest)? {
             return Ok(found);
         }
-        let plan = Plan::import(gguf, options)?;
+        let plan = Plan::import(gguf, options, &mut rest)?;
         self.make_room(plan.bytes(), lock.is_some())?;
         entry.write(plan, &mut rest)
     }

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::super::{ImportError, digest::Digest, watch::Progress};
-use crate::gguf::{Gguf, partial_file::PartialFile};
+use super::super::{ImportError, digest::Digest, unchanged, watch::Progress};
+use crate::gguf::{Gguf, Part, partial_file::PartialFile};
 
 /// A file that changed this recently may change again without another time of change: clocks of file systems are coarse.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -18,7 +18,7 @@ const SETTLED: Duration = Duration::from_secs(2);
 struct State {
     path: PathBuf,
     bytes: u64,
-    modified: SystemTime,
+    modified: Option<SystemTime>,
 }
 
 /// What is remembered of a model.
@@ -51,9 +51,10 @@ pub(super) fn is_being_written(partial: &Path) -> bool {
     is_digest && !matches!(age, Ok(Ok(age)) if age > WRITTEN)
 }
 
-/// The digest of all parts of `gguf`.
+/// The digest of all parts of `gguf`, as they were when it was opened.
 pub(super) fn digest(folder: &Path, gguf: &Gguf, progress: Progress<'_>) -> Result<Digest, ImportError> {
-    let states = gguf.parts().iter().map(|part| state(&part.path).map_err(|source| unreadable(&part.path, source)));
+    unchanged(gguf.parts())?;
+    let states = gguf.parts().iter().map(|part| state(part).map_err(|source| unreadable(&part.path, source)));
     let states: Vec<State> = states.collect::<Result<_, _>>()?;
     let name = Digest::of_bytes(states[0].path.as_os_str().as_encoded_bytes());
     let memory = folder.join(format!("source-{}.json", &name.as_str()[..32]));
@@ -61,7 +62,9 @@ pub(super) fn digest(folder: &Path, gguf: &Gguf, progress: Progress<'_>) -> Resu
         return Ok(digest);
     }
     let digest = of_parts(&states, progress)?;
-    let is_settled = |state: &State| state.modified.elapsed().is_ok_and(|age| age > SETTLED);
+    unchanged(gguf.parts())?;
+    let age = |state: &State| state.modified?.elapsed().ok();
+    let is_settled = |state: &State| age(state).is_some_and(|age| age > SETTLED);
     if states.iter().all(is_settled) {
         let remembered = Remembered { parts: states, digest: digest.clone() };
         // Without it the source is read again next time.
@@ -87,9 +90,8 @@ fn of_parts(states: &[State], progress: Progress<'_>) -> Result<Digest, ImportEr
     Ok(Digest::of_bytes(text.join(" ").as_bytes()))
 }
 
-fn state(path: &Path) -> io::Result<State> {
-    let metadata = fs::metadata(path)?;
-    Ok(State { path: path.canonicalize()?, bytes: metadata.len(), modified: metadata.modified()? })
+fn state(part: &Part) -> io::Result<State> {
+    Ok(State { path: part.path.canonicalize()?, bytes: part.bytes, modified: part.modified })
 }
 
 fn recall(memory: &Path, states: &[State]) -> Option<Digest> {

@@ -1,8 +1,9 @@
 //! Single products with ternary matrices of BitNet 2B-4T's shapes: `cargo bench --profile release --bench kernels -- zen4`.
 //!
 //! Group `kernels`: `<backend>/<rows>x<columns>/<tokens>`, with the ternary kernels of every tier that runs here and, beside
-//! them, ggml's own of the same tier. Criterion's throughput is multiply-adds a second, and beside it the bytes of the matrix, at two
-//! bits a weight, that are read in that time. Group `attention`: `<backend>/<cache type>/<tokens>`, its heads: each token sees all
+//! them, ggml's own of the same tier. Matrices are TQ2_0 with one scale, as BitNet has them, but for `scales`, which have one for each
+//! block, and `q6_k`, the output matrix. Criterion's throughput is multiply-adds a second, and beside it the bytes of the matrix, in
+//! the form that the kernel reads, in that time. Group `attention`: `<backend>/<cache type>/<tokens>`, its heads: each token sees all
 //! before it, and what is counted are the multiply-adds that this takes. Group `limits` has what binds them: reading memory, with the same threads, and the
 //! multiply-adds of each tier's kernel on registers alone, on one thread. `GGUF_LOADER_THREADS` sets the threads.
 
@@ -20,9 +21,44 @@ use gguf_loader::{
 #[cfg(target_os = "linux")]
 use nix::sys::mman::{MmapAdvise, madvise};
 
-/// Rows and columns: queries and outputs, keys and values, gate and up, down.
-const SHAPES: [(usize, usize); 4] = [(2560, 2560), (640, 2560), (6912, 2560), (2560, 6912)];
-const TOKENS: [usize; 5] = [1, 4, 16, 128, 512];
+const TOKENS: &[usize] = &[1, 4, 16, 128, 512];
+
+/// A matrix to multiply with.
+struct Shape {
+    /// What is peculiar to it.
+    name: &'static str,
+    tensor_type: TensorType,
+    rows: usize,
+    columns: usize,
+    tokens: &'static [usize],
+}
+
+impl Shape {
+    const fn ternary(rows: usize, columns: usize) -> Self {
+        Self { name: "", tensor_type: TensorType::TQ2_0, rows, columns, tokens: TOKENS }
+    }
+
+    /// Codes do not matter for the time. One byte throughout makes one scale of all, too; with another one here and there are several.
+    fn data(&self) -> Vec<u8> {
+        let block = self.tensor_type.block_bytes() as usize;
+        let mut data = vec![0x55; self.rows * self.columns / self.tensor_type.block_elements() as usize * block];
+        if self.name == "/scales" {
+            data.chunks_exact_mut(block).skip(1).step_by(2).for_each(|block| block[block.len() - 1] = 0x54);
+        }
+        data
+    }
+}
+
+/// Queries and outputs, keys and values, gate and up, down; those of other models; the output matrix, whose prompts ask for a
+/// few tokens at most.
+const SHAPES: [Shape; 6] = [
+    Shape::ternary(2560, 2560),
+    Shape::ternary(640, 2560),
+    Shape::ternary(6912, 2560),
+    Shape::ternary(2560, 6912),
+    Shape { name: "/scales", ..Shape::ternary(2560, 2560) },
+    Shape { name: "/q6_k", tensor_type: TensorType::Q6_K, rows: 128_256, columns: 2560, tokens: &[1, 4] },
+];
 
 fn threads(hardware: &Hardware) -> NonZeroU32 {
     Knobs::from_environment().threads().expect("a number of threads").unwrap_or_else(|| hardware.default_threads())
@@ -42,19 +78,17 @@ fn kernels(criterion: &mut Criterion) {
     group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
     for backend in backends(&hardware) {
         let device = backend.devices(&hardware).expect("asked before").remove(0);
-        for (rows, columns) in SHAPES {
-            // The codes do not matter for the time; 0x55 is all zeros.
-            let bytes = rows * columns / 256 * 66;
-            let data = vec![0x55; bytes];
-            let matrix = Matrix { tensor_type: TensorType::TQ2_0, rows, columns, data: &data };
+        for shape in SHAPES {
+            let Shape { name, tensor_type, rows, columns, tokens } = shape;
+            let matrix = Matrix { tensor_type, rows, columns, data: &shape.data() };
             let Some(product) = backend.product(&device, matrix, threads) else { continue };
             let mut product = product.expect("a matrix of whole blocks");
-            for tokens in TOKENS {
+            for &tokens in tokens {
                 let inputs: Vec<f32> = (0..columns * tokens).map(|index| (index % 251) as f32 - 125.0).collect();
                 let mut products = vec![0.0; rows * tokens];
                 let elements = (rows * columns * tokens) as u64;
-                group.throughput(Throughput::ElementsAndBytes { elements, bytes: (rows * columns / 4) as u64 });
-                let name = BenchmarkId::new(backend.id(), format!("{rows}x{columns}/{tokens}"));
+                group.throughput(Throughput::ElementsAndBytes { elements, bytes: product.bytes() });
+                let name = BenchmarkId::new(backend.id(), format!("{rows}x{columns}{name}/{tokens}"));
                 group.bench_function(name, |bencher| {
                     bencher.iter(|| product.multiply(Inputs::new(&inputs, columns), &mut products).expect("a product"));
                 });

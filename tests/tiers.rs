@@ -88,12 +88,14 @@ fn ternary_weights_are_packed_as_tightly_as_the_tier_can() {
     let path = folder.path().join("bitnet.gguf");
     SyntheticBitNet::tiny().with_ternary(TensorType::TQ2_0).write_file(&path).expect("the model is written");
     for id in runnable_of("bitnet-") {
-        let choose = ChooseOptions::default().with_policy(Policy::Named(id.to_owned()));
-        let options = LoadOptions::default().with_choose(choose);
-        let model = Model::load_with(&path, &options, |_| ControlFlow::Continue(())).expect("the model loads");
+        let model = load(&path, id).expect("the model loads");
         let dense = if DENSE.contains(&id) { 14 } else { 0 };
-        let expected = format!("TernaryTensors {{ two_bits: {}, dense: {dense} }}", 14 - dense);
+        let expected = format!("TernaryUse {{ two_bits: {}, dense: {dense}, fused: true }}", 14 - dense);
         assert!(format!("{model:?}").contains(&expected), "{id}: {model:?}");
+        // Afterwards the same tier without these kernels is what it was.
+        let stock = load(&path, &id.replace("bitnet-", "cpu-")).expect("the model loads");
+        let none = "TernaryUse { two_bits: 0, dense: 0, fused: false }";
+        assert!(format!("{stock:?}").contains(none), "{id}: {stock:?}");
     }
 }
 

@@ -22,7 +22,6 @@
 #include <cstring>
 #include <initializer_list>
 #include <memory>
-#include <stdexcept>
 #include <vector>
 
 namespace bitnet {
@@ -75,18 +74,18 @@ struct Model : llama_model_bitnet {
             return false;
         }
         fused = true;
-        bool scales = true;
+        bool all_scaled = true, none_scaled = true;
         for (const llama_layer & layer : layers) {
             fused = fused && can_fuse({layer.wq, layer.wk, layer.wv}) && can_fuse({layer.wo}) &&
                     can_fuse({layer.ffn_gate, layer.ffn_up}) && can_fuse({layer.ffn_down});
             for (const auto & scale :
                  {layer.wq_s, layer.wk_s, layer.wv_s, layer.wo_s, layer.ffn_gate_s, layer.ffn_up_s, layer.ffn_down_s}) {
-                scales = scales && scale && ggml_backend_buffer_is_host(scale->buffer);
+                all_scaled = all_scaled && scale && ggml_backend_buffer_is_host(scale->buffer);
+                none_scaled = none_scaled && !scale;
             }
         }
-        const bool none = layers.empty() || !layers[0].wq_s;
-        fused = fused && (scales || none);
-        operations = std::make_unique<Operations>(hparams.f_norm_rms_eps, scales && !none);
+        fused = fused && (all_scaled || none_scaled);
+        operations = std::make_unique<Operations>(hparams.f_norm_rms_eps, !none_scaled);
         return true;
     }
 
@@ -218,37 +217,48 @@ std::unique_ptr<llm_graph_context> Model::build_arch_graph(const llm_graph_param
     return std::make_unique<Graph>(*this, params);
 }
 
-// Copies one key under another name. Hyperparameters are numbers, booleans, strings and lists of numbers.
+// Copies one key under another name. One that libllama does not expect may have any type.
 void copy_key(gguf_context * file, int64_t from, const char * to) {
     switch (gguf_get_kv_type(file, from)) {
+        case GGUF_TYPE_UINT8:   return gguf_set_val_u8(file, to, gguf_get_val_u8(file, from));
+        case GGUF_TYPE_INT8:    return gguf_set_val_i8(file, to, gguf_get_val_i8(file, from));
+        case GGUF_TYPE_UINT16:  return gguf_set_val_u16(file, to, gguf_get_val_u16(file, from));
+        case GGUF_TYPE_INT16:   return gguf_set_val_i16(file, to, gguf_get_val_i16(file, from));
         case GGUF_TYPE_UINT32:  return gguf_set_val_u32(file, to, gguf_get_val_u32(file, from));
         case GGUF_TYPE_INT32:   return gguf_set_val_i32(file, to, gguf_get_val_i32(file, from));
         case GGUF_TYPE_UINT64:  return gguf_set_val_u64(file, to, gguf_get_val_u64(file, from));
+        case GGUF_TYPE_INT64:   return gguf_set_val_i64(file, to, gguf_get_val_i64(file, from));
         case GGUF_TYPE_FLOAT32: return gguf_set_val_f32(file, to, gguf_get_val_f32(file, from));
+        case GGUF_TYPE_FLOAT64: return gguf_set_val_f64(file, to, gguf_get_val_f64(file, from));
         case GGUF_TYPE_BOOL:    return gguf_set_val_bool(file, to, gguf_get_val_bool(file, from));
         case GGUF_TYPE_STRING:  return gguf_set_val_str(file, to, std::string(gguf_get_val_str(file, from)).c_str());
-        case GGUF_TYPE_ARRAY: {
-            const gguf_type type = gguf_get_arr_type(file, from);
-            if (type == GGUF_TYPE_UINT32 || type == GGUF_TYPE_INT32 || type == GGUF_TYPE_FLOAT32) {
-                const uint32_t * data = static_cast<const uint32_t *>(gguf_get_arr_data(file, from));
-                const std::vector<uint32_t> copy(data, data + gguf_get_arr_n(file, from));
-                return gguf_set_arr_data(file, to, type, copy.data(), copy.size());
-            }
-            break;
-        }
-        default: break;
+        case GGUF_TYPE_ARRAY:   break;
+        case GGUF_TYPE_COUNT:   return;
     }
-    throw std::runtime_error(std::string("the key ") + gguf_get_key(file, from) + " has an unexpected type");
+    const gguf_type type = gguf_get_arr_type(file, from);
+    const size_t count = gguf_get_arr_n(file, from);
+    if (type != GGUF_TYPE_STRING) {
+        return gguf_set_arr_data(file, to, type, gguf_get_arr_data(file, from), count);
+    }
+    std::vector<const char *> texts(count);
+    for (size_t i = 0; i < count; ++i) {
+        texts[i] = gguf_get_arr_str(file, from, i);
+    }
+    gguf_set_arr_str(file, to, texts.data(), count);
 }
 
 void rename_keys(gguf_context * file, const std::string & architecture) {
     const std::string prefix = architecture + ".";
-    const int64_t keys = gguf_get_n_kv(file);
-    for (int64_t i = 0; i < keys; ++i) {
+    std::vector<std::string> names;
+    for (int64_t i = 0; i < gguf_get_n_kv(file); ++i) {
         const std::string key = gguf_get_key(file, i);
         if (key.compare(0, prefix.size(), prefix) == 0) {
-            copy_key(file, i, ("bitnet." + key.substr(prefix.size())).c_str());
+            names.push_back(key.substr(prefix.size()));
         }
+    }
+    // To set a key moves others where there was one of its name.
+    for (const std::string & name : names) {
+        copy_key(file, gguf_find_key(file, (prefix + name).c_str()), ("bitnet." + name).c_str());
     }
 }
 
@@ -294,6 +304,11 @@ llama_model * load(const std::string & path, const llama_model_params & params) 
         return nullptr;
     }
     return model.release();
+}
+
+bool is_fused(const llama_model * model) {
+    const auto * ours = dynamic_cast<const Model *>(model);
+    return ours && ours->fused;
 }
 
 llama_adapter_lora * load_adapter(llama_model * model, const char * path) {

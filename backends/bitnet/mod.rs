@@ -65,8 +65,8 @@ impl Backend for BitnetBackend {
         ggml::require_for_weights(request, &hardware.memory, |tensor| self.repacked_bytes(tensor))?;
         let registration = self.registration.with_ternary_kernels(hardware.default_threads());
         let model = LlamaModel::load(self.id, registration, request, progress)?;
-        // Stacked experts, for one, are multiplied in another way. To run such a model here would be to pretend.
-        if model.ternary_tensors().count() == 0 && !request.profile().vocabulary_only {
+        // To run a model here whose tensors all stayed with ggml would be to pretend.
+        if model.ternary().tensors() == 0 && !request.profile().vocabulary_only {
             let message = "the kernels multiply with none of its ternary tensors".to_owned();
             return Err(LoadError::Refused { engine: ggml::ENGINE, message });
         }

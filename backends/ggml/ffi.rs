@@ -22,20 +22,23 @@ pub(crate) struct Product {
     _opaque: [u8; 0],
 }
 
-/// `gl_ternary_count`: how many of a model's tensors the ternary kernels multiply with, by their form.
+/// `gl_ternary_use`: how many of a model's tensors the ternary kernels multiply with, by their form.
 #[cfg(feature = "bitnet")]
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub(crate) struct TernaryTensors {
+pub(crate) struct TernaryUse {
     /// Of two bits a weight.
     two_bits: i32,
     /// Of five weights a byte.
     dense: i32,
+    /// Whether products that share an input are one node, which quantises it once.
+    fused: bool,
 }
 
 #[cfg(feature = "bitnet")]
-impl TernaryTensors {
-    pub(crate) fn count(self) -> i32 {
+impl TernaryUse {
+    /// Tensors of either form.
+    pub(crate) fn tensors(self) -> i32 {
         self.two_bits + self.dense
     }
 }
@@ -112,7 +115,7 @@ unsafe extern "C" {
         params: *const sys::llama_model_params,
     ) -> *mut sys::llama_model;
     #[cfg(feature = "bitnet")]
-    pub(crate) fn gl_ternary_tensors(model: *const sys::llama_model) -> TernaryTensors;
+    pub(crate) fn gl_ternary_use_of(model: *const sys::llama_model) -> TernaryUse;
     pub(crate) fn gl_context_new(
         model: *mut sys::llama_model,
         params: *const sys::llama_context_params,
@@ -222,6 +225,7 @@ unsafe extern "C" {
         results: *mut f32,
     ) -> bool;
     pub(crate) fn gl_product_free(product: *mut Product);
+    pub(crate) fn gl_product_bytes(product: *const Product) -> u64;
     pub(crate) fn gl_product_multiply(
         product: *mut Product,
         inputs: *const f32,

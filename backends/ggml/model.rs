@@ -59,7 +59,7 @@ pub(crate) struct LlamaModel {
     shape: ModelShape,
     vocabulary: Arc<LlamaVocabulary>,
     #[cfg(feature = "bitnet")]
-    ternary: ffi::TernaryTensors,
+    ternary: ffi::TernaryUse,
     /// Held where llama.cpp reads or changes the model's list of adapters.
     adapters: Mutex<()>,
 }
@@ -91,7 +91,7 @@ impl LlamaModel {
         Ok(Self {
             // SAFETY: the model is valid, and its weights are in memory.
             #[cfg(feature = "bitnet")]
-            ternary: unsafe { ffi::gl_ternary_tensors(raw.as_ptr()) },
+            ternary: unsafe { ffi::gl_ternary_use_of(raw.as_ptr()) },
             raw,
             backend,
             registration,
@@ -106,8 +106,8 @@ impl LlamaModel {
 
 #[cfg(feature = "bitnet")]
 impl LlamaModel {
-    /// How many of the tensors lie where the ternary kernels multiply with them.
-    pub(crate) fn ternary_tensors(&self) -> ffi::TernaryTensors {
+    /// What the ternary kernels do for the model.
+    pub(crate) fn ternary(&self) -> ffi::TernaryUse {
         self.ternary
     }
 }

@@ -100,6 +100,11 @@ impl Product for LlamaProduct {
         if done { Ok(()) } else { Err(ProductError::Failed(model::message(String::new()))) }
     }
 
+    fn bytes(&self) -> u64 {
+        // SAFETY: the product is valid.
+        unsafe { ffi::gl_product_bytes(self.raw.as_ptr()) }
+    }
+
     fn multiply_adds(&self, rounds: u32) -> Option<u64> {
         self.registration.multiply_adds(rounds)
     }

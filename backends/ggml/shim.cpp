@@ -82,6 +82,14 @@ ggml_init_params descriptors() {
     return {ggml_tensor_overhead() * 8 + ggml_graph_overhead(), nullptr, true};
 }
 
+#ifdef GGUF_LOADER_BITNET
+// Whether a tensor is one for the ternary kernels. Q6_K has a kernel there, too.
+bool is_ternary(const ggml_tensor * tensor) {
+    return tensor->type != GGML_TYPE_Q6_K && tensor->buffer &&
+           std::strcmp(ggml_backend_buffer_name(tensor->buffer), GL_TERNARY_BUFFER) == 0;
+}
+#endif
+
 } // namespace
 
 // A matrix where a model's would lie, and the graph that multiplies with it.
@@ -220,18 +228,18 @@ llama_model * gl_model_load(const char * path, const char * architecture, const 
     });
 }
 
-gl_ternary_count gl_ternary_tensors(const llama_model * model) {
-    return guarded<gl_ternary_count>({}, [&] {
-        gl_ternary_count count = {};
+gl_ternary_use gl_ternary_use_of(const llama_model * model) {
+    return guarded<gl_ternary_use>({}, [&] {
+        gl_ternary_use use = {};
 #ifdef GGUF_LOADER_BITNET
         for (const auto & [name, tensor] : model->tensors_by_name) {
-            const bool output = tensor->type == GGML_TYPE_Q6_K; // has a kernel there too, and is not ternary
-            if (!output && tensor->buffer && std::strcmp(ggml_backend_buffer_name(tensor->buffer), GL_TERNARY_BUFFER) == 0) {
-                ++(static_cast<const gl_ternary_header *>(tensor->data)->dense ? count.dense : count.two_bits);
+            if (is_ternary(tensor)) {
+                ++(static_cast<const gl_ternary_header *>(tensor->data)->dense ? use.dense : use.two_bits);
             }
         }
+        use.fused = bitnet::is_fused(model);
 #endif
-        return count;
+        return use;
     });
 }
 
@@ -472,6 +480,19 @@ gl_product * gl_product_new(ggml_backend_reg_t registration, ggml_threadpool_t t
 
 void gl_product_free(gl_product * product) {
     delete product;
+}
+
+uint64_t gl_product_bytes(const gl_product * product) {
+    const ggml_tensor * weights = product->weights;
+#ifdef GGUF_LOADER_BITNET
+    if (is_ternary(weights)) {
+        const auto * header = static_cast<const gl_ternary_header *>(weights->data);
+        const auto codes = static_cast<uint64_t>(ggml_nelements(weights)), rows = static_cast<uint64_t>(weights->ne[1]);
+        const uint64_t scales = header->scale_of_row ? rows : codes / static_cast<uint64_t>(ggml_blck_size(weights->type));
+        return codes / (header->dense ? 5 : 4) + scales * sizeof(float);
+    }
+#endif
+    return ggml_nbytes(weights);
 }
 
 bool gl_product_multiply(gl_product * product, const float * inputs, int64_t stride, int64_t count, float * products) {

@@ -20,13 +20,14 @@ bool gl_knows_architecture(const char * name);
 // everything on the CPU.
 struct llama_model * gl_model_load(const char * path, const char * architecture, const struct llama_model_params * params);
 
-// How many of the model's ternary tensors lie in the ternary buffer, by the form that they have there: whether the ternary kernels
-// really run.
-typedef struct gl_ternary_count {
+// Whether the ternary kernels really run: how many of the model's ternary tensors lie in the ternary buffer, by the form that they
+// have there, and whether products that share an input are one node.
+typedef struct gl_ternary_use {
     int32_t two_bits;
     int32_t dense;
-} gl_ternary_count;
-gl_ternary_count gl_ternary_tensors(const struct llama_model * model);
+    bool fused;
+} gl_ternary_use;
+gl_ternary_use gl_ternary_use_of(const struct llama_model * model);
 
 // NULL on failure.
 struct llama_context * gl_context_new(struct llama_model * model, const struct llama_context_params * params);
@@ -95,6 +96,9 @@ typedef struct gl_product gl_product;
 gl_product * gl_product_new(ggml_backend_reg_t registration, ggml_threadpool_t threads, int32_t n_threads,
                             enum ggml_type type, int64_t rows, int64_t columns, const void * data);
 void gl_product_free(gl_product * product);
+
+// Bytes of the matrix as it is multiplied, without what fills up its last rows.
+uint64_t gl_product_bytes(const gl_product * product);
 
 // Multiplies with `count` rows that begin `stride` floats apart, and writes the products one row after another. false on
 // failure.

@@ -36,6 +36,9 @@ pub trait Product: Send {
     /// [`ProductError`].
     fn multiply(&mut self, inputs: Inputs<'_>, products: &mut [f32]) -> Result<(), ProductError>;
 
+    /// Bytes of the matrix in the form in which it is multiplied: what a single input makes the backend read.
+    fn bytes(&self) -> u64;
+
     /// Does multiply-adds on one thread with the instructions of the product's kernel but without its memory, `rounds` times
     /// some hundreds, and says how many: the limit of any product.
     ///

@@ -24,6 +24,7 @@ pub(crate) mod b158 {
         bitnet_is_the_same_in_every_ternary_type,
         bitnet_of_mixed_types_is_the_same_but_for_rounding,
         bitnet_25_is_the_same_under_its_first_name,
+        bitnet_is_the_same_with_a_scale_in_blocks,
         squared_relu_is_not_silu,
     }
 }
@@ -34,6 +35,7 @@ pub(crate) mod agreement {
 
     checks! {
         bitnet_agrees_with_the_reference,
+        bitnet_with_few_heads_agrees_with_the_reference,
     }
 }
 
@@ -90,6 +92,13 @@ fn bitnet_25_is_the_same_under_its_first_name(subject: &Subject) {
     assert_eq!(logits(Model::BitNet25), logits(Model::BitNetB158(TensorType::TQ2_0)));
 }
 
+/// One scale has 11 bits in the blocks, and 24 beside the matrix.
+fn bitnet_is_the_same_with_a_scale_in_blocks(subject: &Subject) {
+    let logits = |model| feed(&mut *open(&subject.load(model), &options()), &prompt(12, 5), 0, 0);
+    let off = distance(&logits(Model::BitNetScaleInBlocks), &logits(Model::BitNetB158(TensorType::TQ2_0)));
+    assert!(off < F16, "off by {off:.4} of the deviation");
+}
+
 /// ggml's own kernels round activations with a scale for each 256 of them (TQ1_0, TQ2_0) or 32 (Q2_0), where BitNet, the
 /// reference and the ternary kernels have one for the whole token. Their logits differ by that, and between the types.
 fn rounds_by_block(subject: &Subject) -> bool {
@@ -112,4 +121,8 @@ fn bitnet_agrees_with_the_reference(subject: &Subject) {
         let allowed = if rounds_by_block(subject) { tolerance(tensor_type) } else { F16 };
         agree(subject, Model::BitNetB158(tensor_type), allowed);
     }
+}
+
+fn bitnet_with_few_heads_agrees_with_the_reference(subject: &Subject) {
+    agree(subject, Model::BitNetNarrow, if rounds_by_block(subject) { tolerance(TensorType::TQ2_0) } else { F16 });
 }

@@ -7,11 +7,12 @@ use std::{
 
 use gguf_loader::{
     gguf::{
-        TensorType,
+        Gguf, TensorType, Writer,
         synth::{OptionalTensors, Output, SynthError, SyntheticBitNet, SyntheticModel, Tokenizer},
     },
     import::{ImportOptions, Layout, OutputMatrix, import},
 };
+use half::f16;
 use tempfile::TempDir;
 
 use crate::trained::fixture;
@@ -45,8 +46,12 @@ pub(crate) enum Model {
     BitNet(TensorType),
     /// The same weights in the graph of 2B-4T, with the squared ReLU.
     BitNetB158(TensorType),
-    /// The same in TQ2_0, under the architecture's first name.
+    /// The same in TQ2_0, under the architecture's first name, with keys that nobody knows, of every type.
     BitNet25,
+    /// The same in TQ2_0, with the scale of the first matrix in its blocks, where the others have theirs beside them.
+    BitNetScaleInBlocks,
+    /// Heads of 32 and one of keys and values, less than the rows that kernels multiply at once.
+    BitNetNarrow,
     /// The same with other types for some matrices.
     BitNetMixed,
     /// The same in TQ2_0, of one layer.
@@ -75,9 +80,13 @@ impl Model {
         match self {
             Model::Tiny(tensor_type) => tiny.with_type(tensor_type),
             Model::Ternary(tensor_type) => tiny.with_type(TensorType::F16).with_block_type(tensor_type),
-            Model::BitNet(_) | Model::BitNetB158(_) | Model::BitNet25 | Model::BitNetMixed | Model::BitNetOneLayer => {
-                unreachable!("described by `bitnet`")
-            }
+            Model::BitNet(_)
+            | Model::BitNetB158(_)
+            | Model::BitNet25
+            | Model::BitNetScaleInBlocks
+            | Model::BitNetNarrow
+            | Model::BitNetMixed
+            | Model::BitNetOneLayer => unreachable!("described by `bitnet`"),
             Model::Full => {
                 let mut model = tiny.with_type(TensorType::F32);
                 model.shape.output = Output::Separate;
@@ -107,7 +116,20 @@ impl Model {
         match self {
             Model::BitNet(tensor_type) => bitnet(tensor_type).with_architecture("bitnet").write_file(path),
             Model::BitNetB158(tensor_type) => bitnet(tensor_type).write_file(path),
-            Model::BitNet25 => bitnet(TensorType::TQ2_0).with_architecture("bitnet-25").write_file(path),
+            Model::BitNet25 => {
+                let mut writer = bitnet(TensorType::TQ2_0).with_architecture("bitnet-25").writer()?;
+                set_unknown_keys(&mut writer, "bitnet-25");
+                Ok(writer.write_file(path)?)
+            }
+            Model::BitNetScaleInBlocks => {
+                bitnet(TensorType::TQ2_0).write_file(path)?;
+                Ok(with_scale_in_blocks(path, "blk.0.attn_q").write_file(path)?)
+            }
+            Model::BitNetNarrow => {
+                let mut model = bitnet(TensorType::TQ2_0);
+                (model.shape.n_head, model.shape.n_head_kv) = (8, 1);
+                model.write_file(path)
+            }
             Model::BitNetMixed => mixed().write_file(path),
             Model::BitNetOneLayer => {
                 let mut model = bitnet(TensorType::TQ2_0);
@@ -126,6 +148,39 @@ impl Model {
 fn bitnet(tensor_type: TensorType) -> SyntheticBitNet {
     let bitnet = SyntheticBitNet::tiny().with_seed(1).with_ternary(tensor_type);
     if tensor_type == TensorType::F32 { bitnet.with_embedding(tensor_type) } else { bitnet }
+}
+
+fn set_unknown_keys(writer: &mut Writer, architecture: &str) {
+    let key = |name: &str| format!("{architecture}.test.{name}");
+    writer.set(key("u8"), 1_u8).set(key("i8"), -1_i8).set(key("u16"), 2_u16).set(key("i16"), -2_i16);
+    writer.set(key("u32"), 3_u32).set(key("i32"), -3_i32).set(key("u64"), 4_u64).set(key("i64"), -4_i64);
+    writer.set(key("f32"), 0.5_f32).set(key("f64"), 0.25_f64).set(key("bool"), true).set(key("str"), "text");
+    writer.set(key("arr.u8"), vec![1_u8, 2]).set(key("arr.f64"), vec![0.5_f64]).set(key("arr.bool"), vec![true]);
+    writer.set(key("arr.str"), vec!["one", "two"]).set(key("arr.none"), Vec::<u32>::new());
+}
+
+/// The model at `path` with the scale of one matrix, TQ2_0 with blocks of scale 1, in each of its blocks.
+fn with_scale_in_blocks(path: &Path, matrix: &str) -> Writer {
+    /// Codes, and the scale.
+    const BLOCK: usize = 64 + 2;
+    let gguf = Gguf::open(path).expect("a model of the suite");
+    let read = |name: &str| gguf.read_tensor(gguf.tensor(name).expect(name)).expect("readable");
+    let (weight, beside) = (format!("{matrix}.weight"), format!("{matrix}.scale"));
+    let scale = f32::from_le_bytes(read(&beside).try_into().expect("one number"));
+    let mut writer = Writer::new();
+    for (key, value) in gguf.metadata().iter() {
+        writer.set(key, value.clone());
+    }
+    for tensor in gguf.tensors().iter().filter(|tensor| tensor.name != beside) {
+        let mut data = read(&tensor.name);
+        if tensor.name == weight {
+            for block in data.chunks_exact_mut(BLOCK) {
+                block[BLOCK - 2..].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+            }
+        }
+        writer.add_tensor(&tensor.name, &tensor.shape, tensor.tensor_type, data).expect("a tensor of the model");
+    }
+    writer
 }
 
 /// Types within the groups of matrices that share an input, as a quantiser that is told a type for each tensor makes them.
@@ -153,6 +208,8 @@ impl Models {
             Model::Slow,
             Model::SlowTernary,
             Model::BitNet25,
+            Model::BitNetScaleInBlocks,
+            Model::BitNetNarrow,
             Model::BitNetMixed,
             Model::BitNetOneLayer,
             Model::SentencePieceVocabulary,

@@ -292,7 +292,7 @@ mod choices {
         ModelProfile {
             architecture: "llama".to_owned(),
             weight_bytes: bytes,
-            groups: vec![WeightGroup { tensor_type, elements, bytes }],
+            groups: vec![WeightGroup { tensor_type, stacked: false, elements, bytes }],
             kv_bytes_per_token: 131_072,
             n_ctx_train: 4096,
             n_layer: 32,

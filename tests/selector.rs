@@ -67,6 +67,7 @@ fn profile() -> impl Strategy<Value = ModelProfile> {
     let group =
         (sample::select(TensorType::ALL), 0..u64::from(u32::MAX)).prop_map(|(tensor_type, blocks)| WeightGroup {
             tensor_type,
+            stacked: false,
             elements: blocks * tensor_type.block_elements(),
             bytes: blocks * tensor_type.block_bytes(),
         });

@@ -4,7 +4,7 @@
 //!   into it when a model is loaded, and products with them go to the kernels, in llama.cpp's graphs and thread pools.
 //! * `architecture.cpp`: BitNet b1.58 for libllama, which `cpu-<tier>` runs too, with ggml's kernels.
 //! * This file: the choice between the two, which is the selector's. A model with ternary weights, of any architecture, is
-//!   predicted to run faster here.
+//!   predicted to run faster here, unless they are all in stacked experts.
 
 use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     backend::{
         Backend, BackendModel, Device, Ineligible, LoadError, LoadRequest, Matrix, ModelProfile, Product, ProductError,
-        Rates, Score, Unavailable, Vocabulary, roofline,
+        Rates, Score, Unavailable, Vocabulary, WeightGroup, roofline,
     },
     gguf::{TensorInfo, TensorType},
     hardware::Hardware,
@@ -47,10 +47,18 @@ impl Backend for BitnetBackend {
         if !ggml::knows_architecture(&model.architecture) {
             return Err(Ineligible::Architecture(model.architecture.clone()));
         }
-        if !model.groups.iter().any(|group| group.tensor_type.is_ternary()) {
-            return Err(Ineligible::NoTensorOfType("TQ1_0, TQ2_0 or Q2_0"));
+        // Stacked matrices are ggml's: they are multiplied in another way, which the kernels have not.
+        let (stacked, plain): (Vec<WeightGroup>, Vec<WeightGroup>) =
+            model.groups.iter().partition(|group| group.stacked);
+        if !plain.iter().any(|group| group.tensor_type.is_ternary()) {
+            return Err(Ineligible::NoTensorOfType("TQ1_0, TQ2_0 or Q2_0 that are not stacked experts"));
         }
-        Ok(roofline(model, &self.predicted_rates(hardware)))
+        let part = |groups, rates: Rates| roofline(&ModelProfile { groups, ..model.clone() }, &rates);
+        let plain = part(plain, self.predicted_rates(hardware));
+        if stacked.is_empty() {
+            return Ok(plain);
+        }
+        Ok(plain.in_turn(part(stacked, self.tier.predicted_rates(hardware))))
     }
 
     fn load(

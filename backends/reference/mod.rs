@@ -129,7 +129,7 @@ mod tests {
         ModelProfile {
             architecture: "llama".to_owned(),
             weight_bytes: 1000,
-            groups: vec![WeightGroup { tensor_type: TensorType::F32, elements: 250, bytes: 1000 }],
+            groups: vec![WeightGroup { tensor_type: TensorType::F32, stacked: false, elements: 250, bytes: 1000 }],
             kv_bytes_per_token: 4,
             n_ctx_train: 128,
             n_layer: 1,

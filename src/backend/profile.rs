@@ -11,7 +11,7 @@ pub struct ModelProfile {
     pub architecture: String,
     /// Bytes of all tensors.
     pub weight_bytes: u64,
-    /// The matrices that one token multiplies with, by element type. The embedding table counts where it is also the
+    /// The matrices that one token multiplies with, by element type, stacked ones apart. The embedding table counts where it is also the
     /// output matrix; of a mixture of experts only the share of the experts that a token uses.
     pub groups: Vec<WeightGroup>,
     /// Bytes of KV cache for one token of context, with F16 entries.
@@ -26,11 +26,13 @@ pub struct ModelProfile {
     pub vocabulary_only: bool,
 }
 
-/// The weights of one element type that a token multiplies with.
+/// Weights of one element type that a token multiplies with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct WeightGroup {
     /// Element type.
     pub tensor_type: TensorType,
+    /// Whether many matrices are stacked in one tensor, as those of a mixture's experts are. Engines multiply with these in another way.
+    pub stacked: bool,
     /// Number of weights.
     pub elements: u64,
     /// Bytes that they take.

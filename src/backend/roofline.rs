@@ -73,6 +73,12 @@ impl Score {
             f64::from(workload.prompt_tokens) / self.prompt + f64::from(workload.generated_tokens) / self.decode;
         if tokens > 0.0 { tokens / seconds } else { self.decode }
     }
+
+    /// The speed of a model whose tokens go through two parts in turn, of which these are the speeds.
+    pub fn in_turn(self, other: Self) -> Self {
+        let both = |one: f64, other: f64| 1.0 / (1.0 / one + 1.0 / other);
+        Self { prompt: both(self.prompt, other.prompt), decode: both(self.decode, other.decode) }
+    }
 }
 
 /// The speed at which `model` runs with `rates`: each token costs the larger of its multiply-adds and its bytes.
@@ -126,6 +132,7 @@ mod tests {
     fn model(groups: &[(TensorType, u64)]) -> ModelProfile {
         let group = |&(tensor_type, elements): &(TensorType, u64)| WeightGroup {
             tensor_type,
+            stacked: false,
             elements,
             bytes: elements / tensor_type.block_elements() * tensor_type.block_bytes(),
         };
@@ -177,6 +184,9 @@ mod tests {
         let both = roofline(&model(&[one, other]), &RATES);
         let seconds = 1.0 / alone(one).decode + 1.0 / alone(other).decode;
         assert!((both.decode * seconds - 1.0).abs() < 1e-9);
+        let in_turn = alone(one).in_turn(alone(other));
+        assert!((in_turn.decode / both.decode - 1.0).abs() < 1e-9);
+        assert!((in_turn.prompt / both.prompt - 1.0).abs() < 1e-9);
     }
 
     #[test]

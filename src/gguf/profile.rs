@@ -116,11 +116,12 @@ impl Gguf {
                 (TensorType::I2_S, Some(&row)) => blocks::type_for_row(row).unwrap_or(TensorType::I2_S),
                 (other, _) => other,
             };
-            let group = groups.entry(tensor_type).or_insert((0_u64, 0_u64));
+            let stacked = tensor.shape.get(2).is_some_and(|&count| count > 1);
+            let group = groups.entry((tensor_type, stacked)).or_insert((0_u64, 0_u64));
             group.0 += share(tensor.elements());
             group.1 += share(tensor.bytes);
         }
-        let group = |(tensor_type, (elements, bytes))| WeightGroup { tensor_type, elements, bytes };
+        let group = |((tensor_type, stacked), (elements, bytes))| WeightGroup { tensor_type, stacked, elements, bytes };
         Ok(groups.into_iter().map(group).collect())
     }
 

@@ -6,19 +6,26 @@ use gguf_loader::{
     Context, Model,
     backend::{Batch, CancelToken, ContextError, ContextOptions, DecodeError, SequenceEdit},
     generation::{GenerateError, GenerateRequest, Start, WhenFull},
+    gguf::TensorType,
 };
 
-use crate::models::{CONTEXT, FAMILIES};
+use crate::{
+    file::ModelFile,
+    models::{CONTEXT, FAMILIES},
+};
 
 fn load(family: &str) -> Model {
     load_in(&tempfile::tempdir().expect("a temporary folder"), family)
 }
 
+fn build(family: &str) -> ModelFile {
+    FAMILIES.iter().find(|(name, _)| *name == family).expect("a family").1()
+}
+
 /// The file stays for as long as the folder.
 fn load_in(folder: &tempfile::TempDir, family: &str) -> Model {
-    let build = FAMILIES.iter().find(|(name, _)| *name == family).expect("a family").1;
     let path = folder.path().join("model.gguf");
-    assert!(build().write(&path), "the model is written");
+    assert!(build(family).write(&path), "the model is written");
     let model = Model::load(&path).expect("the model loads");
     assert!(model.backend().starts_with("cpu-"), "{}", model.backend());
     model
@@ -45,6 +52,31 @@ fn prompt(length: u32) -> Vec<u32> {
 fn distance(left: &[f32], right: &[f32]) -> f32 {
     let largest = left.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
     left.iter().zip(right).map(|(left, right)| (left - right).abs()).fold(0.0, f32::max) / largest
+}
+
+/// Stacked experts are multiplied in a way that the ternary kernels have not, whatever their weights are.
+#[test]
+#[cfg(feature = "bitnet")]
+fn ternary_weights_in_experts_alone_are_not_for_the_ternary_kernels() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.gguf");
+    let load = |ternary: &[&str]| {
+        let mut file = build("mixtral");
+        for tensor in &mut file.tensors {
+            if ternary.iter().any(|name| tensor.name.ends_with(&format!(".{name}.weight"))) {
+                tensor.tensor_type = TensorType::Q2_0;
+            }
+        }
+        assert!(file.write(&path), "the model is written");
+        let model = Model::load(&path).expect("the model loads");
+        let logits = decode(&mut model.context(&options(64)).expect("the context opens"), &prompt(5));
+        assert!(logits.expect("a prompt").iter().all(|logit| logit.is_finite()));
+        model.backend().to_owned()
+    };
+    let backend = load(&["ffn_gate_exps", "ffn_up_exps"]);
+    assert!(backend.starts_with("cpu-"), "{backend}");
+    let backend = load(&["ffn_gate_exps", "ffn_up_exps", "attn_q", "attn_output"]);
+    assert!(backend.starts_with("bitnet-"), "{backend}");
 }
 
 #[test]

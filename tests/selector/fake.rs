@@ -174,6 +174,7 @@ pub(crate) fn model(groups: Vec<WeightGroup>) -> ModelProfile {
 pub(crate) fn smollm2() -> ModelProfile {
     let group = |tensor_type: TensorType, elements: u64| WeightGroup {
         tensor_type,
+        stacked: false,
         elements,
         bytes: elements / tensor_type.block_elements() * tensor_type.block_bytes(),
     };

@@ -275,11 +275,9 @@ fn sequences_in_one_cache_are_kept_apart() {
 #[test]
 fn threads_change_no_bit() {
     for (tokens, each, hides) in [(1, 71, Hides::Nothing), (1, 128, Hides::Future), (20, 4, Hides::OtherSequences)] {
-        for key_size in [64, 192] {
-            let case = Case { tokens, positions: 600, heads: (1, each), key_size, hides, ..USUAL };
-            let results = [1, 2, 9].map(|threads| check(Case { threads, ..case }, 7));
-            assert!(results[1] == results[0] && results[2] == results[0], "{case:?}");
-        }
+        let case = Case { tokens, positions: 300, heads: (1, each), key_size: 96, hides, ..USUAL };
+        let results = [1, 2, 9].map(|threads| check(Case { threads, ..case }, 7));
+        assert!(results[1] == results[0] && results[2] == results[0], "{case:?}");
     }
 }
 
@@ -301,9 +299,10 @@ fn slopes_are_those_of_alibi() {
 fn heads_of_any_size_and_number_are_computed() {
     for (key_size, value_size) in [(64, 64), (80, 80), (96, 96), (128, 128), (256, 256), (192, 128), (40, 40)] {
         for heads in [(1, 1), (1, 5), (3, 1), (5, 4), (2, 2), (1, 16)] {
-            for tokens in [1, 70] {
-                check(Case { key_size, value_size, heads, tokens, ..USUAL }, 4);
-            }
+            check(Case { key_size, value_size, heads, tokens: 1, ..USUAL }, 4);
+        }
+        for heads in [(1, 1), (1, 5), (2, 2)] {
+            check(Case { key_size, value_size, heads, ..USUAL }, 4);
         }
     }
 }
@@ -311,8 +310,8 @@ fn heads_of_any_size_and_number_are_computed() {
 #[test]
 fn any_number_of_tokens_and_positions_is_computed() {
     for tokens in [1, 2, 5, 6, 17, 64, 65, 96, 127, 130] {
-        for positions in [tokens, tokens + 1, tokens + 31, 256, 257, 700] {
-            check(Case { tokens, positions, ..USUAL }, 5);
+        for positions in [tokens, tokens + 31, 256, 257, 600] {
+            check(Case { tokens, positions, heads: (1, 3), ..USUAL }, 5);
         }
     }
 }

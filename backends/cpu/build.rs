@@ -24,7 +24,6 @@ use crate::{
 
 /// ggml-cpu's sources for every architecture, relative to its folder.
 const SOURCES: &[&str] = &[
-    "ggml-cpu.cpp",
     "repack.cpp",
     "hbm.cpp",
     "quants.c",
@@ -40,7 +39,7 @@ const SOURCES: &[&str] = &[
 /// The tiers' own kernels.
 const KERNELS: &str = "backends/cpu/kernels";
 /// Those that are compiled. Each includes sources of ggml's whose functions it goes before.
-const WRAPPERS: &[&str] = &["threadpool.c", "prompt.cpp", "tiled.cpp"];
+const WRAPPERS: &[&str] = &["threadpool.c", "memory.cpp", "prompt.cpp", "tiled.cpp"];
 
 /// And those of one architecture.
 fn architecture_sources(arch: &str) -> &'static [&'static str] {

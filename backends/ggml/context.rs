@@ -39,6 +39,9 @@ const LARGE_BATCH: u32 = 4096;
 /// Most sequences that a context can keep (`LLAMA_MAX_SEQ`).
 const MAX_SEQUENCES: u32 = 256;
 
+/// What `llama_decode` returns where an allocation failed.
+const NO_MEMORY: i32 = -2;
+
 /// A context on one tier. Fields are dropped in this order: the context, the threads and adapters that it used, the model.
 #[derive(Debug)]
 pub(super) struct LlamaContext {
@@ -200,6 +203,7 @@ impl BackendContext for LlamaContext {
                 Err(match failed {
                     1 => self.full(batch.len() as u32),
                     2 => DecodeError::Cancelled,
+                    NO_MEMORY => DecodeError::OutOfMemory { tokens: batch.len() as u32 },
                     _ => DecodeError::Failed { engine: ENGINE, message: message(errors) },
                 })
             }

@@ -179,6 +179,14 @@ pub enum DecodeError {
     /// The sequence cannot be changed like this.
     #[error("the sequences cannot be changed: {0}")]
     SequenceEdit(String),
+    /// There was no memory to compute the batch in; the context stays usable. A smaller batch, or a shorter context, takes less.
+    #[error(
+        "no memory to compute {tokens} tokens in: close other programs, or use a smaller batch or a shorter context"
+    )]
+    OutOfMemory {
+        /// Tokens of the batch.
+        tokens: u32,
+    },
     /// The engine failed; its own words.
     #[error("{engine} failed: {message}")]
     Failed {

@@ -8,7 +8,7 @@ const MATRICES: u64 = WIDTH * WIDTH * 2 + WIDTH * WIDTH / 2 * 2 + WIDTH * 128 * 
 
 fn elements(writer: &Writer, tensor_type: TensorType) -> u64 {
     let profile = accept(writer).profile().unwrap();
-    profile.groups.iter().find(|group| group.tensor_type == tensor_type).map_or(0, |group| group.elements)
+    profile.groups.iter().filter(|group| group.tensor_type == tensor_type).map(|group| group.elements).sum()
 }
 
 #[test]
@@ -33,6 +33,10 @@ fn of_experts_only_the_used_share_counts() {
     add(&mut writer, "blk.1.ffn_up_exps.weight", &[64, 16, 8], TensorType::F16);
     add(&mut writer, "blk.1.ffn_up_shexp.weight", &[64, 16], TensorType::F16);
     assert_eq!(elements(&writer, TensorType::F16), 64 * 16 * 2 + 64 * 16);
+    let groups = accept(&writer).profile().unwrap().groups;
+    let stacked: Vec<_> = groups.iter().filter(|group| group.stacked).collect();
+    assert_eq!(stacked.len(), 1);
+    assert_eq!((stacked[0].tensor_type, stacked[0].elements), (TensorType::F16, 64 * 16 * 2));
 }
 
 #[test]

@@ -6,7 +6,6 @@ use gguf_loader::{
     Context, Model,
     backend::{Batch, CancelToken, ContextError, ContextOptions, DecodeError, SequenceEdit},
     generation::{GenerateError, GenerateRequest, Start, WhenFull},
-    gguf::TensorType,
 };
 
 use crate::{
@@ -58,6 +57,14 @@ fn distance(left: &[f32], right: &[f32]) -> f32 {
 #[test]
 #[cfg(feature = "bitnet")]
 fn ternary_weights_in_experts_alone_are_not_for_the_ternary_kernels() {
+    use std::ops::ControlFlow;
+
+    use gguf_loader::{
+        LoadError, LoadOptions,
+        gguf::TensorType,
+        select::{ChooseOptions, Policy},
+    };
+
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.gguf");
     let load = |ternary: &[&str]| {
@@ -75,6 +82,10 @@ fn ternary_weights_in_experts_alone_are_not_for_the_ternary_kernels() {
     };
     let backend = load(&["ffn_gate_exps", "ffn_up_exps"]);
     assert!(backend.starts_with("cpu-"), "{backend}");
+    // Who forces them learns before the load that they have nothing to do.
+    let forced = ChooseOptions::default().with_policy(Policy::Named(backend.replace("cpu-", "bitnet-")));
+    let error = Model::load_with(&path, &LoadOptions::default().with_choose(forced), |_| ControlFlow::Continue(()));
+    assert!(matches!(error, Err(LoadError::Choose(_))), "{error:?}");
     let backend = load(&["ffn_gate_exps", "ffn_up_exps", "attn_q", "attn_output"]);
     assert!(backend.starts_with("bitnet-"), "{backend}");
 }

@@ -32,14 +32,13 @@ const SOURCES: &[&str] = &[
     "binary-ops.cpp",
     "unary-ops.cpp",
     "vec.cpp",
-    "ops.cpp",
     "tiled/tiled-kernel.cpp",
 ];
 
 /// The tiers' own kernels.
 const KERNELS: &str = "backends/cpu/kernels";
 /// Those that are compiled. Each includes sources of ggml's whose functions it goes before.
-const WRAPPERS: &[&str] = &["threadpool.c", "memory.cpp", "prompt.cpp", "tiled.cpp"];
+const WRAPPERS: &[&str] = &["threadpool.c", "memory.cpp", "scale.cpp", "prompt.cpp", "tiled.cpp"];
 
 /// And those of one architecture.
 fn architecture_sources(arch: &str) -> &'static [&'static str] {

@@ -23,9 +23,6 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
-#if defined(__ARM_FEATURE_SVE)
-#include <arm_sve.h>
-#endif
 
 namespace attention {
 
@@ -44,17 +41,6 @@ constexpr int64_t LEAST_GROUP = 1;
 // From here on ggml computes with 32 bits as well, caches in F16 at least.
 constexpr int64_t MANY_TOKENS = 64;
 
-// Whether ggml computes few tokens wrongly. With SVE it multiplies 16-bit results with a factor in pairs of vectors, and of what is left
-// one vector more (ggml_vec_scale_f16): with vectors of 32, the last 8 of 40 numbers are forgotten.
-inline bool ggml_is_wrong([[maybe_unused]] const ggml_tensor * values) {
-#if defined(__ARM_FEATURE_SVE)
-    const auto vector = static_cast<int64_t>(svcnth());
-    return values->type == GGML_TYPE_F16 && values->ne[0] % (2 * vector) > vector;
-#else
-    return false;
-#endif
-}
-
 // Whether this file computes a node.
 inline bool takes(const ggml_tensor * node) {
     if (node->op != GGML_OP_FLASH_ATTN_EXT) {
@@ -68,9 +54,8 @@ inline bool takes(const ggml_tensor * node) {
         return (tensor->type == GGML_TYPE_F32 || ggml_get_type_traits(tensor->type)->to_float) &&
                tensor->nb[0] == ggml_type_size(tensor->type);
     };
-    const bool wanted =
-        queries->ne[1] >= MANY_TOKENS || queries->ne[2] >= LEAST_GROUP * keys->ne[2] || ggml_is_wrong(values);
-    return wanted && !sinks && cap == 0.0f && queries->type == GGML_TYPE_F32 &&
+    const bool worth = queries->ne[1] >= MANY_TOKENS || queries->ne[2] >= LEAST_GROUP * keys->ne[2];
+    return worth && !sinks && cap == 0.0f && queries->type == GGML_TYPE_F32 &&
            queries->nb[0] == sizeof(float) && converts(keys) && converts(values) && keys->ne[1] > 0 &&
            values->ne[0] % FloatLanes::COUNT == 0 && keys->ne[2] == values->ne[2] && keys->ne[3] == values->ne[3] &&
            queries->ne[2] % keys->ne[2] == 0 && queries->ne[3] % keys->ne[3] == 0 &&

@@ -25,8 +25,8 @@ const TOKENS: &[usize] = &[1, 4, 16, 128, 512];
 
 /// A matrix to multiply with.
 struct Shape {
-    /// What is peculiar to it.
-    name: &'static str,
+    /// Whether blocks have scales of their own.
+    has_scales: bool,
     tensor_type: TensorType,
     rows: usize,
     columns: usize,
@@ -35,14 +35,23 @@ struct Shape {
 
 impl Shape {
     const fn ternary(rows: usize, columns: usize) -> Self {
-        Self { name: "", tensor_type: TensorType::TQ2_0, rows, columns, tokens: TOKENS }
+        Self { has_scales: false, tensor_type: TensorType::TQ2_0, rows, columns, tokens: TOKENS }
+    }
+
+    fn name(&self) -> String {
+        let suffix = match (self.tensor_type, self.has_scales) {
+            (TensorType::Q6_K, _) => "/q6_k",
+            (_, true) => "/scales",
+            (_, false) => "",
+        };
+        format!("{}x{}{suffix}", self.rows, self.columns)
     }
 
     /// Codes do not matter for the time. One byte throughout makes one scale of all, too; with another one here and there are several.
     fn data(&self) -> Vec<u8> {
         let block = self.tensor_type.block_bytes() as usize;
         let mut data = vec![0x55; self.rows * self.columns / self.tensor_type.block_elements() as usize * block];
-        if self.name == "/scales" {
+        if self.has_scales {
             data.chunks_exact_mut(block).skip(1).step_by(2).for_each(|block| block[block.len() - 1] = 0x54);
         }
         data
@@ -56,8 +65,8 @@ const SHAPES: [Shape; 6] = [
     Shape::ternary(640, 2560),
     Shape::ternary(6912, 2560),
     Shape::ternary(2560, 6912),
-    Shape { name: "/scales", ..Shape::ternary(2560, 2560) },
-    Shape { name: "/q6_k", tensor_type: TensorType::Q6_K, rows: 128_256, columns: 2560, tokens: &[1, 4] },
+    Shape { has_scales: true, ..Shape::ternary(2560, 2560) },
+    Shape { has_scales: true, tensor_type: TensorType::Q6_K, rows: 128_256, columns: 2560, tokens: &[1, 4] },
 ];
 
 fn threads(hardware: &Hardware) -> NonZeroU32 {
@@ -79,7 +88,7 @@ fn kernels(criterion: &mut Criterion) {
     for backend in backends(&hardware) {
         let device = backend.devices(&hardware).expect("asked before").remove(0);
         for shape in SHAPES {
-            let Shape { name, tensor_type, rows, columns, tokens } = shape;
+            let Shape { tensor_type, rows, columns, tokens, .. } = shape;
             let matrix = Matrix { tensor_type, rows, columns, data: &shape.data() };
             let Some(product) = backend.product(&device, matrix, threads) else { continue };
             let mut product = product.expect("a matrix of whole blocks");
@@ -88,7 +97,7 @@ fn kernels(criterion: &mut Criterion) {
                 let mut products = vec![0.0; rows * tokens];
                 let elements = (rows * columns * tokens) as u64;
                 group.throughput(Throughput::ElementsAndBytes { elements, bytes: product.bytes() });
-                let name = BenchmarkId::new(backend.id(), format!("{rows}x{columns}{name}/{tokens}"));
+                let name = BenchmarkId::new(backend.id(), format!("{}/{tokens}", shape.name()));
                 group.bench_function(name, |bencher| {
                     bencher.iter(|| product.multiply(Inputs::new(&inputs, columns), &mut products).expect("a product"));
                 });

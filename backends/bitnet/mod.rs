@@ -111,10 +111,9 @@ impl BitnetBackend {
     fn repacked_bytes(&self, tensor: &TensorInfo) -> Option<u64> {
         /// Memory is reserved for two bits each, also where they will take 1.6.
         const WEIGHTS_OF_A_BYTE: u64 = 4;
-        let stacked = tensor.shape.get(2).is_some_and(|&count| count > 1);
         match tensor.tensor_type {
-            ternary if ternary.is_ternary() && !stacked => Some(tensor.elements() / WEIGHTS_OF_A_BYTE),
-            TensorType::Q6_K if !stacked => Some(tensor.bytes),
+            ternary if ternary.is_ternary() && !tensor.is_stacked() => Some(tensor.elements() / WEIGHTS_OF_A_BYTE),
+            TensorType::Q6_K if !tensor.is_stacked() => Some(tensor.bytes),
             _ => self.tier.repacked_bytes(tensor),
         }
     }

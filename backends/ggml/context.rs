@@ -39,7 +39,8 @@ const LARGE_BATCH: u32 = 4096;
 /// Most sequences that a context can keep (`LLAMA_MAX_SEQ`).
 const MAX_SEQUENCES: u32 = 256;
 
-/// What `llama_decode` returns where an allocation failed.
+/// What `llama_decode` returns where there is no memory for the graph or for logits. (Also for two states of its cache that it takes for
+/// impossible, and has no other number for.)
 const NO_MEMORY: i32 = -2;
 
 /// A context on one tier. Fields are dropped in this order: the context, the threads and adapters that it used, the model.

@@ -492,7 +492,7 @@ uint64_t gl_product_bytes(const gl_product * product) {
         return codes / (header->dense ? 5 : 4) + scales * sizeof(float);
     }
 #endif
-    return ggml_nbytes(weights);
+    return ggml_backend_buffer_get_alloc_size(product->buffer.get(), weights);
 }
 
 bool gl_product_multiply(gl_product * product, const float * inputs, int64_t stride, int64_t count, float * products) {

@@ -97,7 +97,7 @@ gl_product * gl_product_new(ggml_backend_reg_t registration, ggml_threadpool_t t
                             enum ggml_type type, int64_t rows, int64_t columns, const void * data);
 void gl_product_free(gl_product * product);
 
-// Bytes of the matrix as it is multiplied, without what fills up its last rows.
+// Bytes of the matrix as it is multiplied.
 uint64_t gl_product_bytes(const gl_product * product);
 
 // Multiplies with `count` rows that begin `stride` floats apart, and writes the products one row after another. false on

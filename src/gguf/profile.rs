@@ -116,8 +116,7 @@ impl Gguf {
                 (TensorType::I2_S, Some(&row)) => blocks::type_for_row(row).unwrap_or(TensorType::I2_S),
                 (other, _) => other,
             };
-            let stacked = tensor.shape.get(2).is_some_and(|&count| count > 1);
-            let group = groups.entry((tensor_type, stacked)).or_insert((0_u64, 0_u64));
+            let group = groups.entry((tensor_type, tensor.is_stacked())).or_insert((0_u64, 0_u64));
             group.0 += share(tensor.elements());
             group.1 += share(tensor.bytes);
         }

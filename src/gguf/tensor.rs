@@ -43,6 +43,11 @@ impl TensorInfo {
         self.shape.iter().product()
     }
 
+    /// Whether it is many matrices in one tensor, as those of a mixture's experts are.
+    pub fn is_stacked(&self) -> bool {
+        self.shape.get(2).is_some_and(|&count| count > 1)
+    }
+
     /// The transformer block that the tensor belongs to: 7 for `blk.7.ffn_up.weight`.
     pub fn block(&self) -> Option<u32> {
         self.name.strip_prefix("blk.")?.split('.').next()?.parse().ok()

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! The key is made of the source's content and the options: a copy or a renamed source finds the same model. A source
-//! whose path, length and time of change are those of last time is taken to be the same; one whose length or time of change is not that
-//! of when it was opened is an error. The imported model is read and compared with its digest every time. Processes may share a folder: one imports, the others wait, and a model that
-//! somebody is loading is not removed.
+//! whose path, length and time of change are those of last time is taken to be the same; one whose length or time of
+//! change is not that of when it was opened is an error. The imported model is read and compared with its digest every
+//! time. Processes may share a folder: one imports, the others wait, and a model that somebody is loading is not removed.
 
 mod entry;
 mod source;
